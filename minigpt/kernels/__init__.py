@@ -1,0 +1,16 @@
+"""The fast versions of operations. They import nothing of ours: an operation asks for them by name (op.py)."""
+import importlib
+import importlib.util
+
+from . import cpu
+
+
+def load(backend, chapter):
+    """The module minigpt.kernels.BACKEND.CHAPTER, or None where there is none or its backend can't run here.
+
+    A kernel that is there but fails to import is an error, never a silent slow path.
+    """
+    if not cpu.available():
+        return None
+    name = f"{__name__}.{backend}.{chapter}"
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None

@@ -1,0 +1,35 @@
+"""Kernels compiled from ext/cpu/*.pyx, if they were built and this CPU can run them."""
+import functools
+import importlib.util
+import os
+import pkgutil
+
+
+def available():
+    """Whether the compiled kernels run in this process."""
+    return why_not() is None
+
+
+@functools.cache
+def why_not():
+    """None where the kernels run, else the reason, as a clause."""
+    choice = os.environ.get("MINIGPT_KERNELS", "compiled")
+    if choice not in ("compiled", "none"):
+        return f"MINIGPT_KERNELS is {choice!r}, where 'compiled' or 'none' was expected"
+    if choice == "none":
+        return "switched off by MINIGPT_KERNELS=none"
+    if importlib.util.find_spec(f"{__name__}.machine") is None:
+        return "they were not built: install a C compiler, then minigpt again"
+    from . import machine                           # itself compiled for any CPU, so importing it is safe
+    return None if machine.supported() else "they were built for a CPU with AVX2 and FMA, which this one lacks"
+
+
+def names():
+    """The compiled kernels that are there, by file name."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "machine")
+
+
+def status():
+    """What runs, as one sentence for a program's first lines."""
+    reason = why_not()
+    return f"compiled ({len(names())} kernels)" if reason is None else f"NumPy only: no compiled kernels, {reason}"

@@ -1,0 +1,117 @@
+"""op(): joins a forward and a backward into one function of Tensors, and picks the kernel that runs it.
+
+An operation is a pair of plain functions of arrays:
+
+    y, saved     = NAME_forward(*arrays, **constants)
+    dx, dw, ...  = NAME_backward(dy, saved)             one gradient (or None) for each array, in order
+
+The chapter minigpt/ops/CHAPTER.py holds the pair in NumPy: the reference. A compiled version, if there is one, is a
+pair of the same two names in ext/cpu/CHAPTER.pyx, built into minigpt/kernels/cpu. Which of them runs is decided at
+each call: the compiled one where it was built, the reference elsewhere and inside `with use("reference")`. Both
+passes of one call run on the same one. CuPy arrays run the reference through NumPy's own dispatch.
+
+What every pair may rely on, because it is seen to here and in tensor.py: arrays are C-contiguous; arrays of floats,
+dy included, are of one dtype; Python numbers have become arrays of that dtype; integer and bool arrays and None come
+as they are. What every pair promises: it writes to none of them, and the dtype that goes in comes out.
+"""
+import contextvars
+import functools
+from contextlib import contextmanager
+
+import numpy as np
+
+from . import kernels
+from .tensor import Node, Tensor, contiguous, parents_of, recording
+
+ALL = {}                                            # every operation by name: filled by op(), read by the tests
+forced = contextvars.ContextVar("forced", default=None)
+
+
+def op(forward, backward, examples):
+    """The operation, as a function of Tensors, arrays and Python numbers (and constants by keyword) to a Tensor.
+
+    examples(rng) yields (arrays, constants) in float64, every size different: what the tests run it on.
+    """
+    name = forward.__name__.removesuffix("_forward")
+    pairs = versions(forward, backward)
+
+    @functools.wraps(forward)
+    def run(*inputs, **constants):
+        arrays = as_arrays(name, inputs)
+        forward, backward = chosen(pairs, arrays)
+        y, saved = forward(*arrays, **constants)
+        if recording.get() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
+            return Tensor(y, node=Node(backward, saved, parents_of(inputs), y))
+        return Tensor(y)
+
+    run.__name__ = run.__qualname__ = name
+    run.pairs, run.examples = pairs, examples
+    ALL[name] = run
+    return run
+
+
+def kernel(reference):
+    """A function of arrays without a gradient, with the same choice between its NumPy and its compiled version."""
+    functions = {backend: single for backend, (single,) in versions(reference).items()}
+
+    @functools.wraps(reference)
+    def run(*arrays, **constants):
+        return chosen(functions, arrays)(*arrays, **constants)
+
+    run.versions = functions
+    return run
+
+
+def versions(*functions):
+    """{"reference": functions, "cpu": their compiled namesakes, if the chapter has a kernel file that has them}."""
+    chapter = functions[0].__module__.rpartition(".")[2]
+    module = kernels.load("cpu", chapter)
+    found = {"reference": functions}
+    if all(hasattr(module, function.__name__) for function in functions):
+        found["cpu"] = tuple(getattr(module, function.__name__) for function in functions)
+    return found
+
+
+def chosen(available, arrays):
+    """What runs on these arrays: the forced backend, else the fastest one for their kind."""
+    backend = forced.get() or ("cpu" if isinstance(arrays[0], np.ndarray) else "cuda")
+    return available.get(backend) or available["reference"]
+
+
+@contextmanager
+def use(backend):
+    """Inside `with use("reference"):` every operation runs its NumPy version; use("cpu") asks for the compiled ones."""
+    if backend not in ("reference", "cpu"):
+        raise ValueError(f"no backend is called {backend!r}: there are 'reference' and 'cpu'")
+    if backend == "cpu" and not kernels.cpu.available():
+        raise RuntimeError(f"no compiled kernels: {kernels.cpu.status()}")
+    token = forced.set(backend)
+    try:
+        yield
+    finally:
+        forced.reset(token)
+
+
+def as_arrays(name, inputs):
+    """The arrays of an operation's inputs: contiguous, the floats among them of one dtype."""
+    dtype = None
+    for x in inputs:
+        if isinstance(x, Tensor) and x.data.dtype.kind == "f":
+            if dtype is not None and x.data.dtype != dtype:
+                raise TypeError(f"{name}: a tensor of {dtype} and one of {x.data.dtype} do not mix; convert one of them")
+            dtype = x.data.dtype
+    if dtype is None:                               # no tensor of floats: the first array of floats decides
+        dtype = next((x.dtype for x in inputs if hasattr(x, "dtype") and x.dtype.kind == "f"), np.dtype(np.float64))
+    return [as_array(x, dtype) for x in inputs]
+
+
+def as_array(x, dtype):
+    """One input as a contiguous array: floats and Python numbers of `dtype`, integers and bools as they are."""
+    if x is None:
+        return None
+    if isinstance(x, Tensor):
+        return contiguous(x.data)
+    if not hasattr(x, "dtype"):
+        x = np.asarray(x)
+        return contiguous(x.astype(dtype)) if x.dtype.kind in "fiu" and x.ndim == 0 else as_array(x, dtype)
+    return contiguous(x.astype(dtype, copy=False) if x.dtype.kind == "f" else x)

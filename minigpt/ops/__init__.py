@@ -1,0 +1,34 @@
+"""The mathematics, one chapter a file: the derivation, the forward and backward pass in NumPy, and examples to test.
+
+The letters, here and in every kernel:
+
+    B   sequences in a batch          x y w b     arrays: input, output, weight, bias
+    T   positions of queries          q k v p     query, key, value, probability
+    S   positions of keys             d...        the gradient of the loss by ...: dx, dw
+    C   width: numbers a token        l           log-sum-exp of a row
+    H   heads
+    D   width of a head: C = H D      N   rows, where leading axes are flattened
+    F   hidden width of the MLP       V   vocabulary: the number of tokens
+
+An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
+elementwise, shape, reduce, matmul, linear, gelu, softmax, cross_entropy, embedding, layer_norm, attention, philox,
+dropout, adamw.
+"""
+from .adamw import adamw_step
+from .attention import attention
+from .cross_entropy import cross_entropy
+from .dropout import dropout
+from .elementwise import add, divide, exp, log, multiply, power, relu, sigmoid, subtract, tanh
+from .embedding import embedding
+from .gelu import gelu
+from .layer_norm import layer_norm
+from .linear import linear
+from .matmul import matmul
+from .philox import fold_in
+from .reduce import mean, sum
+from .shape import concatenate, getitem, reshape, transpose
+from .softmax import log_softmax, softmax
+
+__all__ = ["adamw_step", "add", "attention", "concatenate", "cross_entropy", "divide", "dropout", "embedding", "exp",
+           "fold_in", "gelu", "getitem", "layer_norm", "linear", "log", "log_softmax", "matmul", "mean", "multiply",
+           "power", "relu", "reshape", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]

@@ -1,0 +1,165 @@
+"""Elementwise operations: a table of one-line derivatives.
+
+y = f(x), number by number, so that dx = dy * f'(x). Where f'(x) is shorter in terms of y, y is what is saved.
+
+    add         y = a + b          da = dy               db = dy                    (1)
+    subtract    y = a - b          da = dy               db = -dy                   (2)
+    multiply    y = a * b          da = dy * b           db = dy * a                (3)
+    divide      y = a / b          da = dy / b           db = -dy * y / b           (4)
+    power       y = x ** n         dx = dy * n * x ** (n - 1)                       (5)
+    exp         y = e ** x         dx = dy * y                                      (6)
+    log         y = ln x           dx = dy / x                                      (7)
+    tanh        y = tanh x         dx = dy * (1 - y * y)                            (8)
+    sigmoid     y = 1/(1+e**-x)    dx = dy * y * (1 - y)                            (9)
+    relu        y = max(x, 0)      dx = dy where x > 0, else 0                     (10)
+
+The first four take arrays of two shapes that broadcast to one (NumPy's rule). Broadcasting uses one number in many
+places; so by the chain rule its gradient is the sum over these places, which `unbroadcast` takes.      (11)
+"""
+import numpy as np
+
+from ..op import op
+from ..tensor import Tensor
+
+
+def unbroadcast(dy, shape):
+    """The gradient of an array of `shape` that was broadcast to dy's shape: the sum over its copies (11)."""
+    if dy.shape == shape:
+        return dy
+    dx = dy.sum(tuple(range(dy.ndim - len(shape))))                         # axes that broadcasting put in front
+    stretched = tuple(axis for axis, size in enumerate(shape) if size == 1 and dx.shape[axis] != 1)
+    return dx.sum(stretched, keepdims=True)
+
+
+def two_arrays(rng):
+    for shapes in [((3, 4), (3, 4)), ((2, 3, 4), (4,)), ((3, 1), (2, 1, 5)), ((), (2, 3))]:
+        yield tuple(rng.uniform(0.5, 2, shape) for shape in shapes), {}
+
+
+def one_array(rng):
+    for shape in (), (7,), (2, 3, 4):
+        yield (rng.normal(size=shape),), {}
+
+
+def positive_array(rng):
+    yield (rng.uniform(0.5, 2, (2, 3, 4)),), {}
+
+
+def array_to_a_power(rng):
+    for n in 2, 3, 0.5, -1.5:
+        yield (rng.uniform(0.5, 2, (3, 4)),), {"n": n}
+
+
+def add_forward(a, b):
+    return a + b, (a.shape, b.shape)                                        # (1)
+
+
+def add_backward(dy, saved):
+    a_shape, b_shape = saved
+    return unbroadcast(dy, a_shape), unbroadcast(dy, b_shape)               # (1) (11)
+
+
+def subtract_forward(a, b):
+    return a - b, (a.shape, b.shape)                                        # (2)
+
+
+def subtract_backward(dy, saved):
+    a_shape, b_shape = saved
+    return unbroadcast(dy, a_shape), unbroadcast(-dy, b_shape)              # (2) (11)
+
+
+def multiply_forward(a, b):
+    return a * b, (a, b)                                                    # (3)
+
+
+def multiply_backward(dy, saved):
+    a, b = saved
+    da = unbroadcast(dy * b, a.shape) if a.dtype.kind == "f" else None      # (3) (11)
+    db = unbroadcast(dy * a, b.shape) if b.dtype.kind == "f" else None      # a bool mask has no gradient
+    return da, db
+
+
+def divide_forward(a, b):
+    y = a / b                                                               # (4)
+    return y, (a.shape, b, y)
+
+
+def divide_backward(dy, saved):
+    a_shape, b, y = saved
+    da = dy / b                                                             # (4)
+    return unbroadcast(da, a_shape), unbroadcast(-da * y, b.shape)          # (4) (11)
+
+
+def power_forward(x, *, n):
+    return x ** n, (x, n)                                                   # (5)
+
+
+def power_backward(dy, saved):
+    x, n = saved
+    return (dy * (n * x ** (n - 1)),)                                       # (5)
+
+
+def exp_forward(x):
+    y = np.exp(x)                                                           # (6)
+    return y, y
+
+
+def exp_backward(dy, y):
+    return (dy * y,)                                                        # (6)
+
+
+def log_forward(x):
+    return np.log(x), x                                                     # (7)
+
+
+def log_backward(dy, x):
+    return (dy / x,)                                                        # (7)
+
+
+def tanh_forward(x):
+    y = np.tanh(x)                                                          # (8)
+    return y, y
+
+
+def tanh_backward(dy, y):
+    return (dy * (1 - y * y),)                                              # (8)
+
+
+def sigmoid_forward(x):
+    y = 0.5 + 0.5 * np.tanh(0.5 * x)                                        # (9), in the form that can't overflow
+    return y, y
+
+
+def sigmoid_backward(dy, y):
+    return (dy * y * (1 - y),)                                              # (9)
+
+
+def relu_forward(x):
+    return np.maximum(x, 0), x                                              # (10)
+
+
+def relu_backward(dy, x):
+    return (dy * (x > 0),)                                                  # (10)
+
+
+add = op(add_forward, add_backward, two_arrays)
+subtract = op(subtract_forward, subtract_backward, two_arrays)
+multiply = op(multiply_forward, multiply_backward, two_arrays)
+divide = op(divide_forward, divide_backward, two_arrays)
+power = op(power_forward, power_backward, array_to_a_power)
+exp = op(exp_forward, exp_backward, one_array)
+log = op(log_forward, log_backward, positive_array)
+tanh = op(tanh_forward, tanh_backward, one_array)
+sigmoid = op(sigmoid_forward, sigmoid_backward, one_array)
+relu = op(relu_forward, relu_backward, one_array)
+
+Tensor.__add__ = add
+Tensor.__radd__ = lambda b, a: add(a, b)
+Tensor.__sub__ = subtract
+Tensor.__rsub__ = lambda b, a: subtract(a, b)
+Tensor.__mul__ = multiply
+Tensor.__rmul__ = lambda b, a: multiply(a, b)
+Tensor.__truediv__ = divide
+Tensor.__rtruediv__ = lambda b, a: divide(a, b)
+Tensor.__pow__ = lambda x, n: power(x, n=n)
+Tensor.__neg__ = lambda x: multiply(x, -1)
