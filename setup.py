@@ -1,0 +1,41 @@
+"""Builds each ext/cpu/NAME.pyx into minigpt.kernels.cpu.NAME; everything else is in pyproject.toml.
+
+The flags are those of -O3 and -ffast-math without the two that harm others: fast-math at link time sets
+flush-to-zero for the whole process, and -ffinite-math-only breaks masks of -inf. Where the building machine has
+AVX2 and FMA (x86-64-v3) they are compiled for; ext/cpu/machine.pyx then checks at run time that they are there.
+"""
+import platform
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+FAST = ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros",
+        "-freciprocal-math"]
+DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
+              "initializedcheck": False}
+
+
+def has_avx2():
+    """Whether this is an x86-64 Linux machine with AVX2, FMA and BMI2."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if platform.machine() not in ("x86_64", "AMD64") or not cpuinfo.exists():
+        return False
+    flags = next((line.split() for line in cpuinfo.read_text().splitlines() if line.startswith("flags")), [])
+    return {"avx2", "fma", "bmi2"} <= set(flags)
+
+
+def extension(path):
+    """The extension module of one .pyx; optional, since without a compiler everything runs on NumPy."""
+    avx2, for_any_cpu = has_avx2(), path.stem == "machine"
+    gcc_like = sys.platform != "win32"
+    return Extension(
+        f"minigpt.kernels.cpu.{path.stem}", [str(path)], include_dirs=["ext/cpu"], optional=True,
+        depends=[str(header) for header in sorted(path.parent.iterdir()) if header.suffix != ".pyx"],
+        define_macros=[("MINIGPT_BUILT_FOR_AVX2", "1")] if avx2 else [],
+        extra_compile_args=(FAST if gcc_like else []) + (["-march=x86-64-v3"] if avx2 and not for_any_cpu else []))
+
+
+setup(ext_modules=cythonize([extension(path) for path in sorted(Path("ext/cpu").glob("*.pyx"))],
+                            include_path=["ext/cpu"], compiler_directives=DIRECTIVES, build_dir="build/cython"))
