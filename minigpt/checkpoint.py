@@ -1,0 +1,176 @@
+"""Checkpoints: a folder that holds all that is needed to go on training, or to talk to the model.
+
+    config.json             which model, of what shape; the tokenizer; how far training has come
+    model.safetensors       the parameters by name
+    optimizer.safetensors   AdamW's two moments, where training is to go on
+
+No pickle: reading a checkpoint runs nothing that is in it. A folder is written under another name, FOLDER.writing,
+and renamed when it is complete and on the disk; what stood there before is FOLDER.previous while that happens.
+So whenever the process is killed, one of the two is whole, and `load` finds it:
+
+    killed while writing            FOLDER is the old one
+    killed between two renames      there is no FOLDER, and FOLDER.previous is the old one
+    killed after that               FOLDER is the new one
+"""
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as safetensors_bytes
+
+from . import models, tokenizers
+from .settings import UserError, as_dict, from_dict
+
+FORMAT = "minigpt-1"
+
+
+@dataclass
+class Checkpoint:
+    """What a folder held: the model, the tokenizer, and in `training` what train.py wrote there (or {})."""
+    model: object
+    tokenizer: object
+    training: dict
+    folder: Path
+
+
+def save(folder, model, tokenizer, training=None, optimizer=None):
+    """Write a checkpoint, or leave the one that is there as it was and raise UserError.
+
+    training: a dict of plain JSON. optimizer: with it, training can go on exactly as if it had never stopped.
+    """
+    numbers = {}
+    files = {"model.safetensors": safetensors_bytes(
+        {name: np.ascontiguousarray(p.data) for name, p in model.flat.parameters.items()})}
+    if optimizer is not None:
+        arrays, numbers = optimizer.state()
+        files["optimizer.safetensors"] = safetensors_bytes({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+    config = {"format": FORMAT, "model": model.name, "config": as_dict(model.config),
+              "tokenizer": tokenizer.to_dict(), "training": training or {}, "optimizer": numbers}
+    files["config.json"] = json.dumps(config, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
+    try:
+        write_folder(Path(folder), files)
+    except OSError as error:
+        raise UserError(f"the checkpoint can't be saved in {folder} ({error.strerror}): free some space or choose "
+                        "another --out; what was saved before is still there") from None
+
+
+def write_folder(folder, files):
+    """Replace a folder by one of these {name: bytes}, so that a kill at any moment leaves the old or the new one."""
+    writing, previous = sibling(folder, "writing"), sibling(folder, "previous")
+    shutil.rmtree(writing, ignore_errors=True)
+    try:
+        writing.mkdir(parents=True)
+        for name, content in files.items():
+            with open(writing / name, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())                     # on the disk, before the rename says that it is
+    except OSError:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    writing.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def sibling(folder, kind):
+    return folder.with_name(f"{folder.name}.{kind}")
+
+
+def find(folder, names=("best", "latest")):
+    """The checkpoint that a path means: the folder itself, or the first of `names` in it, as a run leaves them."""
+    for candidate in (Path(folder), *(Path(folder, name) for name in names)):
+        for place in (candidate, sibling(candidate, "previous")):
+            if (place / "config.json").is_file():
+                return place
+    if not Path(folder).exists():
+        raise UserError(f"there is no folder {folder}: give one that a training run wrote with --out")
+    raise UserError(f"{folder} holds no checkpoint: a config.json was expected in it, or in its {' or '.join(names)}")
+
+
+def load(folder, names=("best", "latest")):
+    """The Checkpoint in a folder. Raises UserError, in one sentence, for whatever is missing or does not fit."""
+    folder = find(folder, names)
+    config = read_config(folder / "config.json")
+    tokenizer = tokenizers.from_dict(config["tokenizer"])
+    where = f"{folder / 'config.json'}, 'config',"
+    module = models.load(config["model"], where)
+    shape = from_dict(module.Config, config["config"], where)
+    if tokenizer.vocabulary_size != shape.vocabulary_size:
+        raise UserError(f"the tokenizer in {folder} has {tokenizer.vocabulary_size} tokens, and its model "
+                        f"{shape.vocabulary_size}: these two were not saved together")
+    arrays = read_arrays(folder / "model.safetensors", shape.parameter_count())
+    model = module(shape)
+    fill(model, arrays, folder / "model.safetensors")
+    return Checkpoint(model, tokenizer, config["training"], folder)
+
+
+def restore(optimizer, folder):
+    """Put an optimizer where it was when `folder` was written."""
+    path, size = Path(folder) / "optimizer.safetensors", optimizer.flat.grad.size
+    config = read_config(Path(folder) / "config.json")
+    if not path.exists():
+        raise UserError(f"{folder} was not saved for going on with training: it has no {path.name}")
+    wanted, _ = optimizer.state()
+    arrays = read_arrays(path, size * len(wanted))
+    if {k: a.shape for k, a in arrays.items()} != {k: a.shape for k, a in wanted.items()}:
+        raise UserError(f"{path} does not belong to this model: it holds {describe(arrays)}")
+    if not isinstance(config["optimizer"].get("steps"), int):
+        raise UserError(f"{Path(folder) / 'config.json'} does not say how many steps its optimizer took")
+    optimizer.restore(arrays, config["optimizer"])
+
+
+def read_config(path):
+    """config.json as a dict that has all of its parts, each of the right kind."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path} is not a whole JSON file: it was cut off or changed") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise UserError(f"{path} is not of this program: its 'format' should be {FORMAT!r}")
+    for key, kind in ("model", str), ("config", dict), ("tokenizer", dict), ("training", dict), ("optimizer", dict):
+        if not isinstance(config.get(key), kind):
+            raise UserError(f"{path} lacks {key!r}, or it is no {kind.__name__}: it was cut off or changed")
+    return config
+
+
+def read_arrays(path, numbers):
+    """The arrays by name of a safetensors file that should hold `numbers` numbers; this is checked before reading."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = sum(int(np.prod(file.get_slice(name).get_shape(), dtype=object)) for name in file.keys())
+            if found != numbers:
+                raise UserError(f"{path} holds {found:,} numbers, where config.json speaks of {numbers:,}: these two "
+                                "files do not belong together")
+            return {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a whole safetensors file ({str(error).splitlines()[0]}): it is missing, was "
+                        "cut off or changed") from None
+
+
+def fill(model, arrays, path):
+    """Copy arrays into the model's parameters of the same names."""
+    parameters = model.flat.parameters
+    missing, unknown = sorted(parameters.keys() - arrays.keys()), sorted(arrays.keys() - parameters.keys())
+    if missing or unknown:
+        raise UserError(f"{path} does not belong to this model: " + "; ".join(
+            [f"it lacks {missing[0]}"] * bool(missing) + [f"it has the unknown {unknown[0]}"] * bool(unknown)))
+    for name, p in parameters.items():
+        a = arrays[name]
+        if a.shape != p.shape or a.dtype.kind != "f":
+            raise UserError(f"{path}: {name} should be {p.shape} numbers of float32, and is {a.shape} of {a.dtype}")
+        p.data[...] = a
+    if not np.isfinite(model.flat.data).all():
+        raise UserError(f"{path} holds numbers that are not finite (nan or inf): it can't be used")
+
+
+def describe(arrays):
+    return ", ".join(f"{name} {a.shape}" for name, a in arrays.items()) or "nothing"

@@ -1,0 +1,92 @@
+"""Micro-batches over worker threads.
+
+A step's batch is cut into micro-batches of a few sequences. Each worker thread, one a core, takes its micro-batches
+through the whole forward and backward pass on its own replica of the model, which shares the weights and owns its
+gradients. So a worker's activations stay in its core's cache, and the only thing that workers ever exchange is one sum
+of gradients a step. NumPy's BLAS and our kernels release the GIL, so threads do run side by side.
+
+While workers run, BLAS is held to one thread: with two pools of threads spinning for work on the same cores, a step
+was measured to take seven times as long.
+
+Micro-batch i always goes to worker i mod n, and gradients are summed in the order of the workers: the same run gives
+the same bits again, on the same machine with the same number of workers.
+"""
+import contextvars
+import ctypes
+import os
+from concurrent.futures import ThreadPoolExecutor, wait
+
+from threadpoolctl import threadpool_limits
+
+from .nn import replica
+
+
+def cores():
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory():
+    """Have the C library keep the memory of freed arrays for the next ones (glibc; elsewhere nothing happens).
+
+    By default glibc hands a large array back to the system when it is freed and gets the next one anew, page by page,
+    each of them zeroed first: measured at 15% of a training step, which makes and frees the same arrays each time.
+    """
+    mmap_threshold, trim_threshold = -3, -1                 # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt(mmap_threshold, 32 << 20)              # the largest value that glibc takes
+        libc.mallopt(trim_threshold, 1 << 30)
+    except (AttributeError, OSError, TypeError):            # no glibc
+        pass
+
+
+class Workers:
+    """`number` worker threads for a model (default: one a core). Use it as a context: `with Workers(model) as workers:`."""
+
+    def __init__(self, model, number=None):
+        self.model, self.number = model, number or cores()
+        self.replicas = [model, *(replica(model) for _ in range(self.number - 1))]
+
+    def __enter__(self):
+        keep_freed_memory()
+        self.blas = threadpool_limits(1, user_api="blas")
+        self.pool = ThreadPoolExecutor(self.number, thread_name_prefix="worker")
+        return self
+
+    def __exit__(self, *exception):
+        self.pool.shutdown(cancel_futures=True)
+        self.blas.restore_original_limits()
+
+    def map(self, function, parts):
+        """[function(part) for part in parts], side by side; an error in one is raised when all have ended."""
+        futures = [self.pool.submit(contextvars.copy_context().run, function, part) for part in parts]
+        wait(futures)                                       # all of them, so that nothing runs on after an error
+        return [future.result() for future in futures]
+
+    def each(self, function, items):
+        """function(replica, item) for every item, item i on worker i mod n, in order; the results in order."""
+        def work(worker):
+            return [function(self.replicas[worker], item) for item in items[worker::self.number]]
+
+        results = [None] * len(items)
+        for worker, part in enumerate(self.map(work, range(self.number))):
+            results[worker::self.number] = part
+        return results
+
+    def gradient(self, loss, micro_batches):
+        """The sum of loss(model, micro_batch), a float, with its gradient in model.flat.grad.
+
+        loss(model, micro_batch) returns a scalar Tensor: that micro-batch's share of the step's loss.
+        """
+        def forward_and_backward(model, micro_batch):
+            y = loss(model, micro_batch)
+            y.backward()
+            return y.item()
+
+        for model in self.replicas:
+            model.flat.grad[...] = 0
+        losses = self.each(forward_and_backward, micro_batches)
+        for model in self.replicas[1:]:
+            self.model.flat.grad += model.flat.grad
+        return sum(losses)

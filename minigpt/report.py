@@ -1,0 +1,116 @@
+"""What a run shows and leaves behind: a line of progress, metrics.jsonl, results.json and loss.png."""
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from .settings import UserError
+
+
+def prepare_folder(folder):
+    """Make the folder that receives a run, and find out now, not after an hour, whether it can be written."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f"nothing can be written to {folder} ({error.strerror}): choose another --out") from None
+    return folder
+
+
+def write_text(path, text):
+    """Write a text file, whole or not at all."""
+    part = Path(path).with_name(Path(path).name + ".part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): free some space or choose another --out") from None
+
+
+def write_results(folder, results):
+    """results.json: flat names and values."""
+    write_text(Path(folder) / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+class Metrics:
+    """metrics.jsonl: one JSON object a line, each with its `step`. A resumed run drops what lies behind its step."""
+
+    def __init__(self, folder, first_step=0):
+        self.path = Path(folder) / "metrics.jsonl"
+        self.records = [r for r in read_metrics(self.path) if r["step"] <= first_step] if first_step else []
+        write_text(self.path, "".join(json.dumps(r) + "\n" for r in self.records))
+
+    def add(self, **record):
+        self.records.append(record)
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path} can't be written ({error.strerror}): free some space") from None
+
+
+def read_metrics(path):
+    """The records of a metrics.jsonl; lines that are not whole are left out, as a kill may leave one."""
+    records = []
+    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+class Progress:
+    """One line that moves on a terminal (tqdm, where installed); elsewhere a line each twentieth of the way."""
+
+    def __init__(self, steps, first_step=0, stream=sys.stderr):
+        self.steps, self.first_step, self.stream = steps, first_step, stream
+        self.begin, self.bar, self.done = time.perf_counter(), None, first_step
+        if stream.isatty():
+            try:
+                from tqdm import tqdm
+                self.bar = tqdm(total=steps, initial=first_step, file=stream, unit="step", dynamic_ncols=True)
+            except ImportError:
+                pass
+
+    def update(self, step, text):
+        """step: how many are done; text: what to show beside it."""
+        if self.bar is not None:
+            self.bar.update(step - self.done)
+            self.bar.set_postfix_str(text)
+        elif step * 20 // self.steps > self.done * 20 // self.steps:
+            seconds = time.perf_counter() - self.begin
+            left = seconds / (step - self.first_step) * (self.steps - step)
+            print(f"step {step}/{self.steps}  {text}  {left:.0f} s left", file=self.stream, flush=True)
+        self.done = step
+
+    def close(self):
+        if self.bar is not None:
+            self.bar.close()
+
+
+def plot_losses(folder, title):
+    """loss.png from metrics.jsonl: losses over tokens. Returns a sentence where matplotlib is missing, else None."""
+    try:
+        import matplotlib
+        matplotlib.use("Agg")
+        from matplotlib import pyplot as plt
+    except ImportError:
+        return "no loss.png: pip install matplotlib to get it"
+    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+    million = [(r["tokens"] / 1e6, r) for r in read_metrics(Path(folder) / "metrics.jsonl")]
+    axes.plot([x for x, r in million], [r["train_loss"] for x, r in million], color="0.7", lw=0.8, label="training")
+    seen = [(x, r["val_loss"]) for x, r in million if r["val_loss"] is not None]
+    axes.plot([x for x, _ in seen], [y for _, y in seen], "o-", ms=3, label="validation")
+    if seen:
+        axes.annotate(f"{seen[-1][1]:.3f}", seen[-1], textcoords="offset points", xytext=(-4, 8), ha="right")
+    axes.set(title=title, xlabel="training tokens seen, million", ylabel="loss, nats a character")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(Path(folder) / "loss.png", dpi=120)
+    plt.close(figure)
+    return None

@@ -1,0 +1,177 @@
+"""Training: batch -> loss -> backward -> sum over workers -> step -> log, and the same again."""
+import math
+import signal
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import checkpoint
+from .data import batch, sequence_seeds, windows
+from .optim import AdamW, warm_up_then_cosine
+from .parallel import Workers
+from .report import Metrics, Progress
+from .settings import UserError
+from .tensor import no_grad
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train."""
+    steps: int = 1000               # updates of the parameters
+    batch_size: int = 16            # sequences in an update
+    micro_batch: int = 0            # sequences that a worker takes at a time (0: an equal share of the batch, at most 8)
+    workers: int = 0                # worker threads (0: one a core)
+    learning_rate: float = 1e-3     # highest learning rate
+    last_learning_rate: float = 1e-5    # learning rate of the last step
+    warm_up: int = 100              # steps in which the learning rate rises
+    weight_decay: float = 0.1       # AdamW's decay of matrices and embeddings
+    beta1: float = 0.9              # AdamW: how long the mean of gradients remembers
+    beta2: float = 0.99             # AdamW: how long the mean of squared gradients remembers
+    clip: float = 1.0               # largest norm of a gradient
+    recompute: bool = False         # keep only the blocks' inputs for the backward pass: slower, far less memory
+    eval_every: int = 250           # steps between two validations, each of which saves a checkpoint
+    log_every: int = 10             # steps between two lines of metrics.jsonl
+    seed: int = 1                   # of the parameters, the batches and dropout
+
+    def __post_init__(self):
+        for name in "steps", "batch_size", "eval_every", "log_every":
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 1")
+        for name in "micro_batch", "workers", "warm_up", "weight_decay", "last_learning_rate", "seed":
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} is {getattr(self, name)}, but can't be negative")
+        for name in "learning_rate", "clip":
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} is {getattr(self, name)}, but has to be above 0")
+        for name in "beta1", "beta2":
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 0 and below 1")
+
+
+@dataclass
+class Position:
+    """How far a run has come: what a checkpoint keeps beside parameters and optimizer."""
+    step: int = 0                   # updates made
+    tokens: int = 0                 # tokens learnt from
+    seconds: float = 0.0            # spent, in all sittings
+    val_loss: float | None = None
+    best_val_loss: float | None = None
+
+
+def train(model, tokenizer, training, validation, settings, out, position=None, keep=None, stop_after=None):
+    """Train until settings.steps, or until Ctrl-C; both save. Returns (Position, whether it was interrupted).
+
+    training, validation: tokens, int64 arrays. out: the folder that receives metrics.jsonl and the checkpoints `latest`
+    (with which training can go on) and `best` (of the lowest validation loss).
+    position: of the checkpoint that is resumed, whose folder is out/latest. keep: a dict of plain JSON that every
+    checkpoint carries along. stop_after: end after this step as Ctrl-C would.
+    Raises UserError where the loss is no longer finite; the checkpoints stay as they were.
+    """
+    out, context = Path(out), model.config.context
+    resumed, position = position is not None, position or Position()
+    model.recompute_blocks = settings.recompute
+    optimizer = AdamW(model.flat, settings.beta1, settings.beta2, decay=settings.weight_decay)
+    if resumed:
+        checkpoint.restore(optimizer, checkpoint.find(out, ["latest"]))
+    metrics, progress = Metrics(out, position.step), Progress(settings.steps, position.step)
+    begin, recent = time.perf_counter() - position.seconds, deque(maxlen=settings.log_every)
+
+    def save(name, optimizer=None):
+        checkpoint.save(out / name, model, tokenizer, {"position": vars(position), **(keep or {})}, optimizer)
+
+    with Workers(model, settings.workers) as workers, interruptible() as stop:
+        while position.step < settings.steps and not stop.requested:
+            started = time.perf_counter()
+            lr = learning_rate(settings, position.step)
+            loss, norm = training_step(workers, optimizer, training, context, settings, position.step, lr)
+            check_finite(loss, norm, position.step, out)
+            seconds_a_step = time.perf_counter() - started
+            recent.append((loss, seconds_a_step))
+            position.step += 1
+            position.tokens += settings.batch_size * context
+            stop.requested |= position.step == stop_after
+            last = position.step == settings.steps or stop.requested
+            validated = position.step % settings.eval_every == 0 or last
+            if validated:
+                position.val_loss = validation_loss(workers, validation, context)
+            position.seconds = time.perf_counter() - begin
+            if validated or position.step % settings.log_every == 0:
+                train_loss, seconds = (sum(column) / len(recent) for column in zip(*recent))
+                speed = settings.batch_size * context / seconds
+                metrics.add(step=position.step, tokens=position.tokens, seconds=round(position.seconds, 3),
+                            train_loss=train_loss, val_loss=position.val_loss if validated else None,
+                            tokens_per_second=round(speed), lr=lr, grad_norm=norm)
+                seen = f"  validation {position.val_loss:.4f}" if position.val_loss is not None else ""
+                progress.update(position.step, f"loss {train_loss:.4f}{seen}  {speed:,.0f} tokens/s")
+            if validated:
+                if position.best_val_loss is None or position.val_loss < position.best_val_loss:
+                    position.best_val_loss = position.val_loss
+                    save("best")
+                save("latest", optimizer)
+    progress.close()
+    return position, position.step < settings.steps
+
+
+def training_step(workers, optimizer, ids, context, settings, step, lr):
+    """One update. Returns the mean loss over the batch, in nats a token, and the norm of its gradient."""
+    B = settings.batch_size
+    x, y = batch(ids, context, B, settings.seed, step)                      # (B, T) each
+    seeds = sequence_seeds(settings.seed, step, B) if workers.model.config.dropout else None
+    size = settings.micro_batch or min(8, -(-B // workers.number))
+
+    def loss(model, part):
+        return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
+
+    total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
+    norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan
+    return total, norm
+
+
+def learning_rate(settings, step):
+    """The learning rate of a step, from the settings alone."""
+    last = min(settings.last_learning_rate, settings.learning_rate)
+    warm_up = min(settings.warm_up, settings.steps)
+    return warm_up_then_cosine(step, settings.steps, warm_up, settings.learning_rate, last)
+
+
+def validation_loss(workers, ids, context, size=16):
+    """Mean loss in nats over all tokens of `ids` but the first, in windows of the context that do not overlap."""
+    def loss(model, window):
+        with no_grad():
+            return model.loss(*window, total=1).item()
+
+    return sum(workers.each(loss, list(windows(ids, context, size)))) / (len(ids) - 1)
+
+
+def check_finite(loss, norm, step, out):
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        saved = next((name for name in ("latest", "best") if (Path(out) / name).exists()), None)
+        kept = f"the last good checkpoint is {Path(out) / saved}" if saved else "no checkpoint was saved yet"
+        raise UserError(f"at step {step + 1} the loss was {loss} and the norm of its gradient {norm}: training stopped, "
+                        f"{kept}; a lower --learning-rate or a longer --warm-up usually helps")
+
+
+class Stop:
+    requested = False
+
+
+@contextmanager
+def interruptible():
+    """Inside the block Ctrl-C asks to stop, politely (the step is ended and saved); a second one stops at once."""
+    stop = Stop()
+
+    def request(number, frame):
+        stop.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        before = signal.signal(signal.SIGINT, request)
+    except ValueError:                                      # not in the main thread: there is no Ctrl-C to handle
+        yield stop
+        return
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
