@@ -4,6 +4,7 @@ The flags are those of -O3 and -ffast-math without the two that harm others: fas
 flush-to-zero for the whole process, and -ffinite-math-only breaks masks of -inf. Where the building machine has
 AVX2 and FMA (x86-64-v3) they are compiled for; ext/cpu/machine.pyx then checks at run time that they are there.
 """
+import os
 import platform
 import sys
 from pathlib import Path
@@ -37,5 +38,9 @@ def extension(path):
         extra_compile_args=(FAST if gcc_like else []) + (["-march=x86-64-v3"] if avx2 and not for_any_cpu else []))
 
 
-setup(ext_modules=cythonize([extension(path) for path in sorted(Path("ext/cpu").glob("*.pyx"))],
-                            include_path=["ext/cpu"], compiler_directives=DIRECTIVES, build_dir="build/cython"))
+# What all kernels need of Cython's typed memoryviews is compiled once, not into each: that is most of the build's time.
+SHARED = "minigpt.kernels.cpu._memoryviews"
+extensions = [extension(path) for path in sorted(Path("ext/cpu").glob("*.pyx"))]
+setup(ext_modules=cythonize([*extensions, Extension(SHARED, [], optional=True)], include_path=["ext/cpu"],
+                            compiler_directives=DIRECTIVES, build_dir="build/cython", shared_utility_qualified_name=SHARED),
+      options={"build_ext": {"parallel": os.cpu_count()}})

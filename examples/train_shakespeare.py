@@ -21,7 +21,7 @@ from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.parallel import cores
 from minigpt.report import plot_losses, prepare_folder, write_results, write_text
-from minigpt.settings import UserError, as_dict, parse, program
+from minigpt.settings import UserError, as_dict, from_dict, parse, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import Position, TrainSettings, train
 
@@ -63,7 +63,7 @@ def main(settings):
     print(f"training  {settings.steps} steps of {settings.batch_size} x {settings.context} characters; results in {out}",
           flush=True)
 
-    position = Position(**saved.training["position"]) if saved else None
+    position = from_dict(Position, saved.training["position"], f"{saved.folder}, 'position',") if saved else None
     keep = {"settings": as_dict(settings), "corpus_sha256": corpus.sha256}
     position, interrupted = train(model, tokenizer, training, validation, settings, out, position, keep,
                                   settings.stop_after)
@@ -81,6 +81,8 @@ def new_model(settings, corpus):
 def saved_run(settings):
     """The settings of the run in --resume, with what the command line says on top, and its latest checkpoint."""
     folder = settings.resume
+    if Path(folder, "config.json").exists():
+        raise UserError(f"{folder} is one checkpoint of a run: give --resume the folder of the run, in which it is")
     saved = checkpoint.load(folder, ["latest"])
     if "settings" not in saved.training or "position" not in saved.training:
         raise UserError(f"{saved.folder} was not written by this program, so training can't go on from it")

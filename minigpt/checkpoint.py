@@ -69,27 +69,28 @@ def write_folder(folder, files):
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())                     # on the disk, before the rename says that it is
+        if folder.exists():
+            shutil.rmtree(previous, ignore_errors=True)
+            folder.rename(previous)
+        writing.rename(folder)
     except OSError:
         shutil.rmtree(writing, ignore_errors=True)
         raise
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    writing.rename(folder)
     shutil.rmtree(previous, ignore_errors=True)
 
 
 def sibling(folder, kind):
-    return folder.with_name(f"{folder.name}.{kind}")
+    folder = Path(os.path.abspath(folder))                  # "." has no name
+    return folder.parent / f"{folder.name}.{kind}"
 
 
 def find(folder, names=("best", "latest")):
     """The checkpoint that a path means: the folder itself, or the first of `names` in it, as a run leaves them."""
     for candidate in (Path(folder), *(Path(folder, name) for name in names)):
         for place in (candidate, sibling(candidate, "previous")):
-            if (place / "config.json").is_file():
+            if os.path.isfile(place / "config.json"):       # False, not an error, for a path that can't be
                 return place
-    if not Path(folder).exists():
+    if not os.path.exists(folder):
         raise UserError(f"there is no folder {folder}: give one that a training run wrote with --out")
     raise UserError(f"{folder} holds no checkpoint: a config.json was expected in it, or in its {' or '.join(names)}")
 
@@ -119,9 +120,10 @@ def restore(optimizer, folder):
         raise UserError(f"{folder} was not saved for going on with training: it has no {path.name}")
     wanted, _ = optimizer.state()
     arrays = read_arrays(path, size * len(wanted))
-    if {k: a.shape for k, a in arrays.items()} != {k: a.shape for k, a in wanted.items()}:
+    if {k: (a.shape, a.dtype) for k, a in arrays.items()} != {k: (a.shape, a.dtype) for k, a in wanted.items()}:
         raise UserError(f"{path} does not belong to this model: it holds {describe(arrays)}")
-    if not isinstance(config["optimizer"].get("steps"), int):
+    steps = config["optimizer"].get("steps")
+    if not isinstance(steps, int) or steps < 0:
         raise UserError(f"{Path(folder) / 'config.json'} does not say how many steps its optimizer took")
     optimizer.restore(arrays, config["optimizer"])
 
@@ -129,7 +131,7 @@ def restore(optimizer, folder):
 def read_config(path):
     """config.json as a dict that has all of its parts, each of the right kind."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     except OSError as error:
         raise UserError(f"{path} can't be read: {error.strerror}") from None
     except (ValueError, RecursionError):
@@ -150,6 +152,9 @@ def read_arrays(path, numbers):
             if found != numbers:
                 raise UserError(f"{path} holds {found:,} numbers, where config.json speaks of {numbers:,}: these two "
                                 "files do not belong together")
+            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}
+            if not kinds <= {"F16", "F32", "F64"}:
+                raise UserError(f"{path} holds numbers of {', '.join(sorted(kinds))}, where F32 was expected")
             return {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({str(error).splitlines()[0]}): it is missing, was "
@@ -162,15 +167,15 @@ def fill(model, arrays, path):
     missing, unknown = sorted(parameters.keys() - arrays.keys()), sorted(arrays.keys() - parameters.keys())
     if missing or unknown:
         raise UserError(f"{path} does not belong to this model: " + "; ".join(
-            [f"it lacks {missing[0]}"] * bool(missing) + [f"it has the unknown {unknown[0]}"] * bool(unknown)))
+            [f"it lacks {name}" for name in missing[:1]] + [f"it has the unknown {name}" for name in unknown[:1]]))
     for name, p in parameters.items():
         a = arrays[name]
-        if a.shape != p.shape or a.dtype.kind != "f":
-            raise UserError(f"{path}: {name} should be {p.shape} numbers of float32, and is {a.shape} of {a.dtype}")
+        if a.shape != p.shape:
+            raise UserError(f"{path}: {name} should be of shape {p.shape}, and is of shape {a.shape}")
         p.data[...] = a
     if not np.isfinite(model.flat.data).all():
         raise UserError(f"{path} holds numbers that are not finite (nan or inf): it can't be used")
 
 
 def describe(arrays):
-    return ", ".join(f"{name} {a.shape}" for name, a in arrays.items()) or "nothing"
+    return ", ".join(f"{name} {a.shape} of {a.dtype}" for name, a in arrays.items()) or "nothing"

@@ -16,6 +16,7 @@ as they are. What every pair promises: it writes to none of them, and the dtype 
 """
 import contextvars
 import functools
+import numbers
 from contextlib import contextmanager
 
 import numpy as np
@@ -27,17 +28,23 @@ ALL = {}                                            # every operation by name: f
 forced = contextvars.ContextVar("forced", default=None)
 
 
-def op(forward, backward, examples):
+def op(forward, backward, examples, check=None):
     """The operation, as a function of Tensors, arrays and Python numbers (and constants by keyword) to a Tensor.
 
     examples(rng) yields (arrays, constants) in float64, every size different: what the tests run it on.
+    check(*arrays, **constants), where NumPy would not notice by itself, raises a ValueError, IndexError or TypeError
+    for arguments that do not fit: before either version runs, so that a compiled one needs no checks of its own.
     """
     name = forward.__name__.removesuffix("_forward")
+    if name in ALL:
+        raise ValueError(f"there is an operation called {name} already")
     pairs = versions(forward, backward)
 
     @functools.wraps(forward)
     def run(*inputs, **constants):
         arrays = as_arrays(name, inputs)
+        if check is not None:
+            check(*arrays, **constants)
         forward, backward = chosen(pairs, arrays)
         y, saved = forward(*arrays, **constants)
         if recording.get() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
@@ -50,12 +57,14 @@ def op(forward, backward, examples):
     return run
 
 
-def kernel(reference):
+def kernel(reference, check=None):
     """A function of arrays without a gradient, with the same choice between its NumPy and its compiled version."""
     functions = {backend: single for backend, (single,) in versions(reference).items()}
 
     @functools.wraps(reference)
     def run(*arrays, **constants):
+        if check is not None:
+            check(*arrays, **constants)
         return chosen(functions, arrays)(*arrays, **constants)
 
     run.versions = functions
@@ -84,7 +93,7 @@ def use(backend):
     if backend not in ("reference", "cpu"):
         raise ValueError(f"no backend is called {backend!r}: there are 'reference' and 'cpu'")
     if backend == "cpu" and not kernels.cpu.available():
-        raise RuntimeError(f"no compiled kernels: {kernels.cpu.status()}")
+        raise RuntimeError(f"no compiled kernels: {kernels.cpu.why_not()}")
     token = forced.set(backend)
     try:
         yield
@@ -94,12 +103,16 @@ def use(backend):
 
 def as_arrays(name, inputs):
     """The arrays of an operation's inputs: contiguous, the floats among them of one dtype."""
-    dtype = None
+    dtype, only_tensors = None, True
     for x in inputs:
-        if isinstance(x, Tensor) and x.data.dtype.kind == "f":
+        if not isinstance(x, Tensor):
+            only_tensors = only_tensors and x is None
+        elif x.data.dtype is not dtype and x.data.dtype.kind == "f":
             if dtype is not None and x.data.dtype != dtype:
                 raise TypeError(f"{name}: a tensor of {dtype} and one of {x.data.dtype} do not mix; convert one of them")
             dtype = x.data.dtype
+    if only_tensors:                                # the usual case, and tensors are contiguous
+        return [None if x is None else x.data for x in inputs]
     if dtype is None:                               # no tensor of floats: the first array of floats decides
         dtype = next((x.dtype for x in inputs if hasattr(x, "dtype") and x.dtype.kind == "f"), np.dtype(np.float64))
     return [as_array(x, dtype) for x in inputs]
@@ -110,8 +123,9 @@ def as_array(x, dtype):
     if x is None:
         return None
     if isinstance(x, Tensor):
-        return contiguous(x.data)
+        return x.data
+    if isinstance(x, numbers.Real) and not isinstance(x, bool):
+        return np.asarray(x, dtype)
     if not hasattr(x, "dtype"):
-        x = np.asarray(x)
-        return contiguous(x.astype(dtype)) if x.dtype.kind in "fiu" and x.ndim == 0 else as_array(x, dtype)
+        return as_array(np.asarray(x), dtype)
     return contiguous(x.astype(dtype, copy=False) if x.dtype.kind == "f" else x)

@@ -25,7 +25,7 @@ def write_text(path, text):
     """Write a text file, whole or not at all."""
     part = Path(path).with_name(Path(path).name + ".part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")      # a file name may be no text
         part.replace(path)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): free some space or choose another --out") from None
@@ -40,7 +40,7 @@ class Metrics:
     """metrics.jsonl: one JSON object a line, each with its `step`. A resumed run drops what lies behind its step."""
 
     def __init__(self, folder, first_step=0):
-        self.path = Path(folder) / "metrics.jsonl"
+        self.path = prepare_folder(folder) / "metrics.jsonl"
         self.records = [r for r in read_metrics(self.path) if r["step"] <= first_step] if first_step else []
         write_text(self.path, "".join(json.dumps(r) + "\n" for r in self.records))
 
@@ -94,7 +94,7 @@ class Progress:
 
 
 def plot_losses(folder, title):
-    """loss.png from metrics.jsonl: losses over tokens. Returns a sentence where matplotlib is missing, else None."""
+    """loss.png from metrics.jsonl: losses over tokens. Returns None, or a sentence that says why there is none."""
     try:
         import matplotlib
         matplotlib.use("Agg")
@@ -108,9 +108,14 @@ def plot_losses(folder, title):
     axes.plot([x for x, _ in seen], [y for _, y in seen], "o-", ms=3, label="validation")
     if seen:
         axes.annotate(f"{seen[-1][1]:.3f}", seen[-1], textcoords="offset points", xytext=(-4, 8), ha="right")
-    axes.set(title=title, xlabel="training tokens seen, million", ylabel="loss, nats a character")
+    axes.set_title(title.encode("utf-8", "backslashreplace").decode(), parse_math=False)     # a file name may have $
+    axes.set(xlabel="training tokens seen, million", ylabel="loss, nats a character")
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(Path(folder) / "loss.png", dpi=120)
-    plt.close(figure)
+    try:
+        figure.savefig(Path(folder) / "loss.png", dpi=120)
+    except OSError as error:
+        return f"no loss.png: it can't be written ({error.strerror})"
+    finally:
+        plt.close(figure)
     return None

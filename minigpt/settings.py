@@ -119,6 +119,7 @@ def program(main, Settings):
     Ctrl-C becomes one line and 130; a closed pipe (`| head`) ends quietly. Any other exception is a bug and
     keeps its traceback.
     """
+    sys.stdout.reconfigure(errors="replace")            # what a terminal can't show becomes "?", not an error
     try:
         main(parse(Settings, description=inspect.getdoc(inspect.getmodule(main))))
         sys.stdout.flush()                              # a closed pipe shows here, not when Python shuts down

@@ -42,7 +42,7 @@ def no_grad():
 
 
 class Tensor:
-    """An array (`data`, a NumPy or CuPy array) and, if it may be differentiated by, its gradient (`grad`).
+    """An array (`data`, a NumPy or CuPy array in C order) and, if it may be differentiated by, its gradient (`grad`).
 
     A leaf with requires_grad=True collects its gradient in `grad`, an array of the shape and dtype of `data`: in
     place, where `grad` is set beforehand (a view into a flat block, say), in an array of its own otherwise.
@@ -51,7 +51,7 @@ class Tensor:
     __array_ufunc__ = None                          # array + tensor is the tensor's business, not NumPy's
 
     def __init__(self, data, requires_grad=False, node=None):
-        self.data = data if hasattr(data, "dtype") and not isinstance(data, np.generic) else np.asarray(data)
+        self.data = contiguous(data if hasattr(data, "dtype") else np.asarray(data))
         self.grad = None
         self.node = node
         self.requires_grad = requires_grad or node is not None
@@ -91,6 +91,7 @@ class Tensor:
             raise ValueError(f"a tensor of shape {self.shape} is no scalar: backward(dy) needs the gradient by it")
         dy = np.ones_like(self.data) if dy is None else dy
         if self.node is None:
+            check_shape(dy, self.shape, "a tensor")
             self.accumulate(dy)
         else:
             walk(self.node, dy)
@@ -110,8 +111,7 @@ class Node:
         self.backward = self.saved = self.parents = None
         if dy is None:                              # nobody who used this output had a gradient to give
             return ()
-        if dy.shape != self.shape:
-            raise ValueError(f"{backward.__name__} expects a gradient of shape {self.shape}, not {dy.shape}")
+        check_shape(dy, self.shape, backward.__name__)
         return zip(parents, backward(contiguous(dy.astype(self.dtype, copy=False)), saved))
 
 
@@ -157,6 +157,11 @@ def topological_order(root):
     return order
 
 
+def check_shape(dy, shape, where):
+    if dy.shape != shape:
+        raise ValueError(f"{where} expects a gradient of its shape {shape}, not of {dy.shape}")
+
+
 def contiguous(array):
     """`array`, or a copy of it in C order (np.ascontiguousarray would turn a scalar into an array of one)."""
     if isinstance(array, np.generic):               # NumPy's own operations turn arrays of shape () into scalars
@@ -184,7 +189,9 @@ def recompute(function, *inputs):
 
     def recompute_backward(dy, inputs):
         again = [Tensor(x.data, x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
-        context.run(function, *again).backward(dy)
+        y = context.run(function, *again)
+        if y.requires_grad:
+            y.backward(dy)
         return [x.grad if isinstance(x, Tensor) else None for x in again]
 
     return Tensor(y.data, node=Node(recompute_backward, inputs, parents_of(inputs), y))

@@ -52,8 +52,6 @@ def buffers(dtype, S, D, transposes, blocks):
 
 def seen_and_kept(mask, seeds, dropout):
     """mask and seeds as arrays, None where they do nothing, and the share that is dropped."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout keeps a share 1 - p of the numbers: p is at least 0 and below 1, not {dropout}")
     dropping = seeds is not None and dropout > 0
     return None if mask is None else mask.view(np.uint8), seeds if dropping else None, dropout if dropping else 0.0
 
@@ -158,16 +156,20 @@ cdef inline floating softmax(floating *x, Py_ssize_t n, Py_ssize_t seen, floatin
             x[s] = x[s] if allowed[s] else -INFINITY
     m = largest(x, n)
     if m == -INFINITY:
-        n = 0                                       # exp(-inf - -inf) would be a NaN
+        m = 0                                       # no key is seen, or only NaNs, which `total` will tell
     for s in range(n):
         x[s] = exponential(scale * (x[s] - m))
         total += x[s]
-    total_inverse = 1 / total if n else 0
+    if total == 0:
+        for s in range(seen):
+            x[s] = 0
+        return 0
+    total_inverse = 1 / total
     for s in range(n):
         x[s] *= total_inverse
     for s in range(n, seen):
         x[s] = 0
-    return scale * m + <floating> log(total) if n else 0
+    return scale * m + <floating> log(total)
 
 
 cdef inline void again(floating *x, Py_ssize_t n, Py_ssize_t seen, floating scale, floating l,

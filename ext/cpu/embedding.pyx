@@ -8,13 +8,8 @@ from libc.string cimport memcpy
 
 
 def embedding_forward(w, ids):
-    V, C = w.shape
-    if ids.dtype.kind not in "iu":
-        raise TypeError(f"embedding: ids are integers, not {ids.dtype}")
+    C = w.shape[1]
     rows = ids.reshape(-1).astype(np.int64, copy=False)
-    if rows.size and not 0 <= rows.min() <= rows.max() < V:
-        wrong = rows.min() if rows.min() < 0 else rows.max()
-        raise IndexError(f"embedding: id {wrong} is outside the table's 0 ... {V - 1}")
     y = np.empty((*ids.shape, C), w.dtype)
     if w.dtype == np.float32:
         forward[float](w, rows, y.reshape(-1, C))

@@ -3,7 +3,7 @@ import numpy as np
 from cython cimport floating
 from libc.math cimport log
 
-from vectorised cimport exponential, largest
+from vectorised cimport exponential, largest, sum_of_exponentials
 
 
 def softmax_forward(x):
@@ -48,22 +48,20 @@ def as_rows(x):
 
 cdef void forward(const floating[:, ::1] x, floating[:, ::1] y, bint logarithm):
     cdef Py_ssize_t n, s, N = x.shape[0], S = x.shape[1]
-    cdef floating m, total, l
+    cdef floating m, l, total_inverse
+    cdef double total
     with nogil:
         for n in range(N):
-            m = largest(&x[n, 0], S)                                        # (2)
-            total = 0
-            for s in range(S):
-                y[n, s] = exponential(x[n, s] - m)
-                total += y[n, s]
+            m = largest(&x[n, 0], S)                                    # (2)
+            total = sum_of_exponentials(&x[n, 0], S, m)
             if logarithm:
-                l = m + <floating> log(total)                               # (2)
+                l = m + <floating> log(total)                           # (4)
                 for s in range(S):
-                    y[n, s] = x[n, s] - l                                   # (4)
+                    y[n, s] = x[n, s] - l                               # (4)
             else:
-                total = 1 / total
+                total_inverse = <floating> (1 / total)
                 for s in range(S):
-                    y[n, s] *= total                                        # (3), as exp(x - m) / sum
+                    y[n, s] = exponential(x[n, s] - m) * total_inverse  # (2) (3)
 
 
 cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] y, floating[:, ::1] dx,
@@ -77,9 +75,9 @@ cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] y, floating
                 for s in range(S):
                     total += dy[n, s]
                 for s in range(S):
-                    dx[n, s] = dy[n, s] - exponential(y[n, s]) * total      # (6)
+                    dx[n, s] = dy[n, s] - exponential(y[n, s]) * total  # (6)
             else:
                 for s in range(S):
                     total += y[n, s] * dy[n, s]
                 for s in range(S):
-                    dx[n, s] = y[n, s] * (dy[n, s] - total)                 # (5)
+                    dx[n, s] = y[n, s] * (dy[n, s] - total)             # (5)

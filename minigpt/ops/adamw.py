@@ -26,4 +26,10 @@ def adamw_step(w, gradient, m, v, *, step, lr, beta1, beta2, eps, decay, scale):
     w -= lr / (1 - beta1 ** step) * m / (np.sqrt(v * (1 / (1 - beta2 ** step))) + eps)      # (5)
 
 
-adamw_step = kernel(adamw_step)
+def check(w, gradient, m, v, **constants):
+    if not w.shape == gradient.shape == m.shape == v.shape or not w.dtype == gradient.dtype == m.dtype == v.dtype:
+        raise ValueError(f"adamw_step: parameters {w.shape}, gradient {gradient.shape} and moments {m.shape}, {v.shape} "
+                         "have to be of one shape and dtype")
+
+
+adamw_step = kernel(adamw_step, check)

@@ -25,7 +25,7 @@ Saved: q, k, v, y, l. Cost: 4 T S D operations a head forward, 10 T S D backward
 import numpy as np
 
 from ..op import op
-from .philox import keep_mask
+from .philox import check_share, keep_mask
 
 
 def heads_first(x):
@@ -77,6 +77,18 @@ def attention_backward(dy, saved):
     return heads_first(dq), heads_first(dk), heads_first(dv), None, None
 
 
+def check(q, k, v, mask=None, seeds=None, *, causal=True, dropout=0.0):
+    B, S = q.shape[0], k.shape[1]
+    if q.ndim != 4 or k.shape != (B, S, *q.shape[2:]) or v.shape != k.shape:
+        raise ValueError(f"attention: queries {q.shape} need keys and values of one shape (B, S, H, D) with the same "
+                         f"B, H and D, not {k.shape} and {v.shape}")
+    if mask is not None and (mask.shape != (B, S) or mask.dtype != bool):
+        raise ValueError(f"attention: keys {k.shape} need a mask of {(B, S)} bools, not {mask.shape} of {mask.dtype}")
+    if seeds is not None and (seeds.shape != (B,) or seeds.dtype != np.uint64):
+        raise ValueError(f"attention: {B} sequences need as many seeds of uint64, not {seeds.shape} of {seeds.dtype}")
+    check_share(dropout)
+
+
 def examples(rng):
     def qkv(B, T, S, H, D):
         return rng.normal(size=(B, T, H, D)), rng.normal(size=(B, S, H, D)), rng.normal(size=(B, S, H, D))
@@ -93,4 +105,4 @@ def examples(rng):
     yield qkv(1, 50, 50, 2, 16), {}
 
 
-attention = op(attention_forward, attention_backward, examples)
+attention = op(attention_forward, attention_backward, examples, check)

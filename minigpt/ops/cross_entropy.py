@@ -25,9 +25,7 @@ def cross_entropy_forward(logits, targets, *, ignore_index=-1, total=None):
     x, t = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)        # (N, V), (N,)
     counted = np.nonzero(t != ignore_index)[0]                              # rows that count
     t = t[counted]
-    if t.size and not 0 <= int(t.min()) <= int(t.max()) < x.shape[1]:
-        raise IndexError(f"cross_entropy: a target outside 0 ... {x.shape[1] - 1} (ignore_index is {ignore_index})")
-    total = max(t.size, 1) if total is None else total
+    total = float(max(t.size, 1) if total is None else total)
     l = log_sum_exp(x)                                                      # (1)  (N, 1)
     loss = (l[counted, 0] - x[counted, t]).sum(dtype=np.float64) / total    # (2)  in float64: the sum is long
     return loss.astype(x.dtype), (logits, l, counted, t, total)
@@ -42,10 +40,19 @@ def cross_entropy_backward(dy, saved):
     return (dx * (dy / total)).reshape(logits.shape), None                  # (3)
 
 
+def check(logits, targets, *, ignore_index=-1, total=None):
+    V = logits.shape[-1]
+    if targets.shape != logits.shape[:-1] or targets.dtype.kind not in "iu":
+        raise ValueError(f"cross_entropy: logits of shape {logits.shape} need integer targets of {logits.shape[:-1]}, "
+                         f"not {targets.dtype} of {targets.shape}")
+    if np.any((targets != ignore_index) & ((targets < 0) | (targets >= V))):
+        raise IndexError(f"cross_entropy: a target outside 0 ... {V - 1} (ignore_index is {ignore_index})")
+
+
 def examples(rng):
     yield (2 * rng.normal(size=(4, 7)), rng.integers(7, size=4)), {}
     yield (2 * rng.normal(size=(2, 3, 5)), np.array([[0, -1, 4], [-1, 2, 2]])), {}
     yield (2 * rng.normal(size=(3, 6)), np.array([5, 9, 0])), {"ignore_index": 9, "total": 11}
 
 
-cross_entropy = op(cross_entropy_forward, cross_entropy_backward, examples)
+cross_entropy = op(cross_entropy_forward, cross_entropy_backward, examples, check)

@@ -13,7 +13,7 @@ same mask, and one micro-batch of two sequences draws the masks of two of one.
 import numpy as np
 
 from ..op import op
-from .philox import keep_mask
+from .philox import check_share, keep_mask
 
 
 def scaled_mask(x, seeds, p):
@@ -31,6 +31,12 @@ def dropout_backward(dy, saved):
     return dy * scaled_mask(dy, seeds, p), None                             # (2)
 
 
+def check(x, seeds, *, p):
+    if seeds.shape != x.shape[:1] or seeds.dtype != np.uint64:
+        raise ValueError(f"dropout: {len(x)} sequences need as many seeds of uint64, not {seeds.shape} of {seeds.dtype}")
+    check_share(p)
+
+
 def examples(rng):
     seeds = rng.integers(2 ** 64, size=3, dtype=np.uint64)
     yield (rng.normal(size=(3, 4, 6)), seeds), {"p": 0.3}
@@ -38,4 +44,4 @@ def examples(rng):
     yield (rng.normal(size=(3, 5)), seeds), {"p": 0.0}
 
 
-dropout = op(dropout_forward, dropout_backward, examples)
+dropout = op(dropout_forward, dropout_backward, examples, check)

@@ -15,6 +15,7 @@ y = f(x), number by number, so that dx = dy * f'(x). Where f'(x) is shorter in t
 
 The first four take arrays of two shapes that broadcast to one (NumPy's rule). Broadcasting uses one number in many
 places; so by the chain rule its gradient is the sum over these places, which `unbroadcast` takes.      (11)
+One of the two may be of integers or bools: it counts as constant floats, and has no gradient.
 """
 import numpy as np
 
@@ -24,11 +25,20 @@ from ..tensor import Tensor
 
 def unbroadcast(dy, shape):
     """The gradient of an array of `shape` that was broadcast to dy's shape: the sum over its copies (11)."""
-    if dy.shape == shape:
-        return dy
+    if shape is None or dy.shape == shape:                                  # None: an array that has no gradient
+        return None if shape is None else dy
     dx = dy.sum(tuple(range(dy.ndim - len(shape))))                         # axes that broadcasting put in front
     stretched = tuple(axis for axis, size in enumerate(shape) if size == 1 and dx.shape[axis] != 1)
     return dx.sum(stretched, keepdims=True)
+
+
+def of_one_dtype(a, b):
+    """a and b, where one of them is of integers or bools as floats of the other's dtype; and their shapes, None for
+    one that has no gradient."""
+    shapes = [x.shape if x.dtype.kind == "f" else None for x in (a, b)]
+    if shapes.count(None) == 1:
+        a, b = (a.astype(b.dtype), b) if shapes[0] is None else (a, b.astype(a.dtype))
+    return a, b, shapes
 
 
 def two_arrays(rng):
@@ -51,43 +61,43 @@ def array_to_a_power(rng):
 
 
 def add_forward(a, b):
-    return a + b, (a.shape, b.shape)                                        # (1)
+    a, b, shapes = of_one_dtype(a, b)
+    return a + b, shapes                                                    # (1)
 
 
-def add_backward(dy, saved):
-    a_shape, b_shape = saved
-    return unbroadcast(dy, a_shape), unbroadcast(dy, b_shape)               # (1) (11)
+def add_backward(dy, shapes):
+    return unbroadcast(dy, shapes[0]), unbroadcast(dy, shapes[1])           # (1) (11)
 
 
 def subtract_forward(a, b):
-    return a - b, (a.shape, b.shape)                                        # (2)
+    a, b, shapes = of_one_dtype(a, b)
+    return a - b, shapes                                                    # (2)
 
 
-def subtract_backward(dy, saved):
-    a_shape, b_shape = saved
-    return unbroadcast(dy, a_shape), unbroadcast(-dy, b_shape)              # (2) (11)
+def subtract_backward(dy, shapes):
+    return unbroadcast(dy, shapes[0]), unbroadcast(-dy, shapes[1])          # (2) (11)
 
 
 def multiply_forward(a, b):
-    return a * b, (a, b)                                                    # (3)
+    a, b, shapes = of_one_dtype(a, b)
+    return a * b, (a, b, shapes)                                            # (3)
 
 
 def multiply_backward(dy, saved):
-    a, b = saved
-    da = unbroadcast(dy * b, a.shape) if a.dtype.kind == "f" else None      # (3) (11)
-    db = unbroadcast(dy * a, b.shape) if b.dtype.kind == "f" else None      # a bool mask has no gradient
-    return da, db
+    a, b, shapes = saved
+    return unbroadcast(dy * b, shapes[0]), unbroadcast(dy * a, shapes[1])   # (3) (11)
 
 
 def divide_forward(a, b):
+    a, b, shapes = of_one_dtype(a, b)
     y = a / b                                                               # (4)
-    return y, (a.shape, b, y)
+    return y, (b, y, shapes)
 
 
 def divide_backward(dy, saved):
-    a_shape, b, y = saved
+    b, y, shapes = saved
     da = dy / b                                                             # (4)
-    return unbroadcast(da, a_shape), unbroadcast(-da * y, b.shape)          # (4) (11)
+    return unbroadcast(da, shapes[0]), unbroadcast(-da * y, shapes[1])      # (4) (11)
 
 
 def power_forward(x, *, n):

@@ -44,10 +44,16 @@ def layer_norm_backward(dy, saved):
     return dx * r, dw, db                                                   # (7)  (..., C)
 
 
+def check(x, w, b=None, *, eps=1e-5):
+    if w.shape != x.shape[-1:] or (b is not None and b.shape != w.shape):
+        raise ValueError(f"layer_norm: rows of {x.shape[-1:]} numbers do not fit a scale of {w.shape}"
+                         + ("" if b is None else f" and a shift of {b.shape}"))
+
+
 def examples(rng):
     yield (rng.normal(size=(3, 7)), rng.normal(size=7), rng.normal(size=7)), {}
     yield (rng.normal(size=(2, 3, 20)) + 5, rng.normal(size=20)), {"eps": 1e-3}
     yield (rng.normal(size=4), rng.normal(size=4), rng.normal(size=4)), {}
 
 
-layer_norm = op(layer_norm_forward, layer_norm_backward, examples)
+layer_norm = op(layer_norm_forward, layer_norm_backward, examples, check)

@@ -23,7 +23,7 @@ def linear_forward(x, w, b=None, *, transposed=False):
     y = rows @ (w.T if transposed else w)                                   # (1) (5)  (N, O)
     if b is not None:
         y += b
-    return y.reshape(*x.shape[:-1], -1), (x, w, b is not None, transposed)
+    return y.reshape(*x.shape[:-1], y.shape[-1]), (x, w, b is not None, transposed)
 
 
 def linear_backward(dy, saved):

@@ -55,14 +55,12 @@ def keep_mask(seeds, *, shape, p):
     words = philox4x32(counter, words_of(seeds[:, None, None, None]))       # (5)  four of (B, planes, rows, blocks)
     words = np.stack(np.broadcast_arrays(*words), -1)
     words = words.reshape(len(seeds), planes, rows, 4 * blocks)[..., :columns]
-    return words >= np.uint64(threshold(p))                                 # (6)
+    return words >= np.uint64(int(p * 2 ** 32))                             # (6)
 
 
-def threshold(p):
-    """p in units of 2^-32, for (6)."""
+def check_share(p):
     if not 0 <= p < 1:
         raise ValueError(f"dropout keeps a share 1 - p of the numbers: p is at least 0 and below 1, not {p}")
-    return int(p * 2 ** 32)
 
 
 fold_in = kernel(fold_in)

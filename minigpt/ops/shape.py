@@ -7,6 +7,8 @@
 
 A view is a valid output, as nothing ever writes to an array that an operation got or gave.
 """
+import numbers
+
 import numpy as np
 
 from ..op import op
@@ -83,7 +85,7 @@ concatenate = op(concatenate_forward, concatenate_backward, concatenate_examples
 def basic_index(x, index):
     """x[index] for integers, slices, None and ...: picking rows by an array of integers is `embedding`'s work."""
     for part in index if isinstance(index, tuple) else (index,):
-        if not (part is None or part is Ellipsis or isinstance(part, (int, slice))) or isinstance(part, bool):
+        if not (part is None or part is Ellipsis or isinstance(part, (numbers.Integral, slice))) or isinstance(part, bool):
             raise TypeError(f"a tensor is indexed by integers and slices, not by {type(part).__name__}; "
                             "embedding(x, ids) picks rows by an array of integers")
     return getitem(x, index=index)

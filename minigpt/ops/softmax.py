@@ -5,9 +5,9 @@
 Adding a constant to a row changes nothing, so the row's maximum m is subtracted first, and exp can't overflow. A row
 may hold -inf (a masked place): its probability is exactly 0.
 
-    (2)  m = max of x,   l = m + log(sum of exp(x - m))   the row's log-sum-exp
-    (3)  p = exp(x - l)                                   the same p
-    (4)  log_softmax:  y = x - l
+    (2)  m = max of x,   e = exp(x - m)
+    (3)  p = e / sum(e)                                   the same p
+    (4)  log_softmax:  y = x - l,   l = m + log(sum(e))   l is the row's log-sum-exp
 
 Backward. Raising x_j by a little raises p_j and takes from all in proportion:  dp_i/dx_j = p_i ((i = j) - p_j).  So
 
@@ -24,11 +24,12 @@ from ..op import op
 
 def log_sum_exp(x):
     m = x.max(-1, keepdims=True)                                            # (2)  (..., 1)
-    return m + np.log(np.exp(x - m).sum(-1, keepdims=True))                 # (2)  (..., 1)
+    return m + np.log(np.exp(x - m).sum(-1, keepdims=True))                 # (4)  (..., 1)
 
 
 def softmax_forward(x):
-    p = np.exp(x - log_sum_exp(x))                                          # (3)  (..., S)
+    e = np.exp(x - x.max(-1, keepdims=True))                                # (2)  (..., S)
+    p = e / e.sum(-1, keepdims=True)                                        # (3)  (..., S)
     return p, p
 
 

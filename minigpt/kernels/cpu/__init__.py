@@ -26,7 +26,8 @@ def why_not():
 
 def names():
     """The compiled kernels that are there, by file name."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name != "machine")
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in names if name != "machine" and not name.startswith("_"))
 
 
 def status():

@@ -1,0 +1,171 @@
+"""What hypothesis feeds the operations. INPUTS has a strategy for each: it draws (arrays, constants) at which the operation
+can be differentiated by small steps, that is, away from the kink of relu and from divisions by nearly nothing."""
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numerics import assert_close
+
+from minigpt import Tensor
+
+# Values and shapes
+
+any_number = st.floats(-3, 3)
+positive = st.floats(0.5, 2)
+not_near_zero = st.builds(lambda size, sign: sign * size, st.floats(0.25, 2), st.sampled_from([-1, 1]))
+size = st.integers(1, 5)
+odd_size = st.sampled_from([1, 2, 3, 5, 8, 17, 33])                     # vectors of 4, 8 and 16 numbers, and their ends
+seeds_of = st.integers(0, 2 ** 64 - 1)
+shapes = hnp.array_shapes(min_dims=0, max_dims=3, min_side=1, max_side=5)
+shapes_of_rows = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=5)
+
+
+def floats(shape, elements=any_number):
+    return hnp.arrays(np.float64, shape, elements=elements)
+
+
+@st.composite
+def rows(draw, elements=any_number):
+    """An array (..., C) with rows of odd sizes."""
+    return draw(floats((*draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4)), draw(odd_size)), elements))
+
+
+def of_one(elements=any_number, **constants):
+    return st.tuples(st.tuples(floats(shapes, elements)), st.fixed_dictionaries(constants))
+
+
+# One strategy for each operation
+
+@st.composite
+def of_two(draw, second=any_number):
+    two = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=3, max_side=4)).input_shapes
+    return (draw(floats(two[0])), draw(floats(two[1], second))), {}
+
+
+@st.composite
+def reshape_inputs(draw):
+    x = draw(floats(shapes_of_rows))
+    shape = draw(st.sampled_from([(-1,), (x.size,), (1, x.size, 1), x.shape[::-1], (-1, x.shape[0])]))
+    return (x,), {"shape": shape}
+
+
+@st.composite
+def transpose_inputs(draw):
+    x = draw(floats(shapes))
+    return (x,), {"axes": tuple(draw(st.permutations(range(x.ndim))))}
+
+
+@st.composite
+def getitem_inputs(draw):
+    x = draw(floats(shapes_of_rows))
+    return (x,), {"index": draw(hnp.basic_indices(x.shape, allow_newaxis=True))}
+
+
+@st.composite
+def concatenate_inputs(draw):
+    shape = draw(shapes_of_rows)
+    axis = draw(st.integers(-len(shape), len(shape) - 1))
+
+    def piece():
+        its_shape = list(shape)
+        its_shape[axis] = draw(size)
+        return draw(floats(tuple(its_shape)))
+
+    return tuple(piece() for _ in range(draw(st.integers(1, 3)))), {"axis": axis}
+
+
+@st.composite
+def reduce_inputs(draw):
+    x = draw(floats(shapes_of_rows))
+    axes = st.integers(-x.ndim, x.ndim - 1)
+    axis = draw(st.one_of(st.none(), axes, hnp.valid_tuple_axes(x.ndim, min_size=1)))
+    return (x,), {"axis": axis, "keepdims": draw(st.booleans())}
+
+
+@st.composite
+def matmul_inputs(draw):
+    leading = draw(hnp.mutually_broadcastable_shapes(num_shapes=2, max_dims=2, max_side=3)).input_shapes
+    T, K, S = draw(st.tuples(size, size, size))
+    return (draw(floats((*leading[0], T, K))), draw(floats((*leading[1], K, S)))), {}
+
+
+@st.composite
+def linear_inputs(draw):
+    leading = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4))
+    inputs, outputs, transposed = draw(size), draw(size), draw(st.booleans())
+    w = draw(floats((outputs, inputs) if transposed else (inputs, outputs)))
+    b = draw(st.one_of(st.none(), floats((outputs,))))
+    return (draw(floats((*leading, inputs))), w, b), {"transposed": transposed}
+
+
+@st.composite
+def cross_entropy_inputs(draw):
+    logits, ignored = draw(rows()), draw(st.sampled_from([-1, -100, 2]))
+    target = st.one_of(st.integers(0, logits.shape[-1] - 1), st.just(ignored))
+    dtype = draw(st.sampled_from([np.int64, np.int32]))
+    targets = draw(hnp.arrays(dtype, logits.shape[:-1], elements=target))
+    return (logits, targets), {"ignore_index": ignored, "total": draw(st.one_of(st.none(), st.integers(1, 50)))}
+
+
+@st.composite
+def embedding_inputs(draw):
+    V, C, dtype = draw(size), draw(odd_size), draw(st.sampled_from([np.uint8, np.uint16, np.int32, np.int64]))
+    ids = hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=2), elements=st.integers(0, V - 1))
+    return (draw(floats((V, C))), draw(ids)), {}
+
+
+@st.composite
+def layer_norm_inputs(draw):
+    x = draw(rows())                                # perhaps constant: then eps keeps 1/sqrt(var + eps) in bounds
+    w, b = floats(x.shape[-1:]), st.one_of(st.none(), floats(x.shape[-1:]))
+    return (x, draw(w), draw(b)), {"eps": draw(st.sampled_from([0.05, 0.3, 1.0]))}
+
+
+@st.composite
+def dropout_inputs(draw):
+    x = draw(floats((draw(size), *draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=9)))))
+    seeds = draw(hnp.arrays(np.uint64, len(x), elements=seeds_of))
+    return (x, seeds), {"p": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9]))}
+
+
+@st.composite
+def attention_inputs(draw, dropouts=(0.0, 0.3)):
+    B, H, D = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 8, 20]))
+    T, S = draw(st.sampled_from([1, 2, 5, 9, 26, 49])), draw(st.sampled_from([1, 3, 5, 9, 17, 33]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))               # the values matter less than the sizes here
+    q, k, v = (draw(st.sampled_from([0.1, 1.0, 2.0])) * rng.normal(size=(B, N, H, D)) for N in (T, S, S))
+    mask = draw(st.one_of(st.none(), hnp.arrays(bool, (B, S))))
+    seeds = rng.integers(2 ** 64, size=B, dtype=np.uint64)
+    return (q, k, v, mask, seeds), {"causal": draw(st.booleans()), "dropout": draw(st.sampled_from(dropouts))}
+
+
+INPUTS = {
+    "add": of_two(), "subtract": of_two(), "multiply": of_two(), "divide": of_two(not_near_zero),
+    "power": of_one(positive, n=st.sampled_from([-2, -1.5, 0, 0.5, 1, 2, 3.0])),
+    "exp": of_one(), "log": of_one(positive), "tanh": of_one(), "sigmoid": of_one(), "relu": of_one(not_near_zero),
+    "gelu": of_one(st.floats(-8, 8), approximate=st.booleans()),
+    "reshape": reshape_inputs(), "transpose": transpose_inputs(), "getitem": getitem_inputs(),
+    "concatenate": concatenate_inputs(), "sum": reduce_inputs(), "mean": reduce_inputs(),
+    "matmul": matmul_inputs(), "linear": linear_inputs(), "embedding": embedding_inputs(),
+    "softmax": st.tuples(st.tuples(rows()), st.just({})), "log_softmax": st.tuples(st.tuples(rows()), st.just({})),
+    "cross_entropy": cross_entropy_inputs(), "layer_norm": layer_norm_inputs(), "dropout": dropout_inputs(),
+    "attention": attention_inputs(),
+}
+
+
+# What several files of tests need
+
+def value_and_gradients(f, *arrays):
+    """f(*arrays) and its gradients by the arrays of floats, for a dy that differs from place to place."""
+    inputs = [Tensor(x, requires_grad=True) if x is not None and x.dtype.kind == "f" else x for x in arrays]
+    y = f(*inputs)
+    y.backward(np.cos(np.arange(y.size)).reshape(y.shape))
+    return [y.data] + [x.grad for x in inputs if isinstance(x, Tensor)]
+
+
+def assert_all_close(results, expected):
+    for actual, wanted in zip(results, expected, strict=True):
+        assert_close(actual, wanted)
+
+
+def random_seeds(B):
+    return np.random.default_rng(B).integers(2 ** 64, size=B, dtype=np.uint64)

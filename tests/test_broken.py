@@ -1,0 +1,148 @@
+"""The tests of the tests: break each backward pass on purpose, and see the check of its derivative notice.
+
+BROKEN lists, for each operation, a piece of the source of its backward pass and what a tired author could have
+written in its place: a sign, a factor, an axis, a term that was forgotten. The changed function is compiled in its
+chapter's own namespace and given to the check that test_ops.py runs on the true one; the check has to fail. A piece
+must stand exactly once in the source, so the table can't quietly part from the code.
+"""
+import inspect
+import textwrap
+
+import numpy as np
+import pytest
+from numerics import WrongGradient, check_gradients, check_pair, examples
+
+from minigpt import Tensor, op, ops, tensor
+
+BROKEN = {                                          # operation: (true text, broken text) ... of its backward pass
+    "add": [("unbroadcast(dy, shapes[0])", "unbroadcast(2 * dy, shapes[0])"),
+            ("unbroadcast(dy, shapes[1])", "unbroadcast(-dy, shapes[1])")],
+    "subtract": [("unbroadcast(-dy, shapes[1])", "unbroadcast(dy, shapes[1])"),
+                 ("unbroadcast(dy, shapes[0])", "unbroadcast(-dy, shapes[0])")],
+    "multiply": [("dy * b, shapes", "dy * a, shapes"), ("dy * a, shapes", "dy * b, shapes")],
+    "divide": [("da = dy / b", "da = dy * b"), ("-da * y", "da * y"), ("-da * y", "-da")],
+    "power": [("n * x ** (n - 1)", "x ** (n - 1)"), ("(n - 1)", "n")],
+    "exp": [("dy * y", "dy")],
+    "log": [("dy / x", "dy * x")],
+    "tanh": [("1 - y * y", "1 - y"), ("1 - y * y", "1 + y * y")],
+    "sigmoid": [("* (1 - y)", ""), ("dy * y *", "dy *")],
+    "relu": [("(x > 0)", "(x < 0)"), ("dy * (x > 0)", "dy")],
+    "reshape": [("dy.reshape(shape)", "dy.T.reshape(shape)"), ("(dy.reshape(shape),)", "(dy,)")],
+    "transpose": [("dy.transpose(back)", "dy.transpose(axes)")],
+    "getitem": [("dx[index] = dy", "pass"), ("np.zeros_like(x)", "np.ones_like(x)")],
+    "concatenate": [("np.split(dy, ends, axis)", "np.split(-dy, ends, axis)"),
+                    ("np.split(dy, ends, axis)", "np.split(dy, ends, axis)[::-1]")],
+    "sum": [("copy_back(dy, shape, axis)", "copy_back(2 * dy, shape, axis)")],
+    "mean": [("dx / n", "dx"), ("dx.size // dy.size", "dx.size")],
+    "matmul": [("b.swapaxes(-1, -2)", "-b.swapaxes(-1, -2)"), ("a.swapaxes(-1, -2) @ dy", "a.swapaxes(-1, -2) @ -dy"),
+               ("unbroadcast(da, a.shape)", "da"), ("unbroadcast(db, b.shape)", "db")],
+    "linear": [("dy @ (w if", "-dy @ (w if"), ("rows.T @ dy", "2 * rows.T @ dy"), ("dy.T @ rows", "2 * dy.T @ rows"),
+               ("dy.sum(0)", "dy.mean(0)")],
+    "gelu": [("phi + x * slope", "phi + slope"), ("phi + x * slope", "phi"), ("phi * (1 - phi) * 2", "phi * (1 - phi)"),
+             ("3 * 0.044715", "0.044715"), ("(-0.5 * x * x)", "(-x * x)"), ("/ (2 * np.pi) ** 0.5", "/ np.pi ** 0.5")],
+    "softmax": [("- (p * dp).sum(-1, keepdims=True)", ""), ("(p * (dp", "((dp"), ("(p * dp).sum", "dp.sum")],
+    "log_softmax": [("np.exp(y)", "y"), (" - np.exp(y) * dy.sum(-1, keepdims=True)", "")],
+    "cross_entropy": [("dx[counted, t] -= 1", "dx[counted, t] -= 2"), ("dx[counted, t] -= 1", "pass"),
+                      ("dy / total", "dy"), ("dy / total", "1 / total"), ("- l[counted]", ""),
+                      ("np.zeros_like(x)", "np.ones_like(x)")],
+    "embedding": [("np.add.at(dw, ids, dy)", "dw[ids] = dy"), ("np.add.at(dw, ids, dy)", "dw[ids] += dy")],
+    "layer_norm": [("- dxh.mean(-1, keepdims=True)", ""), ("- xhat * (dxh * xhat).mean(-1, keepdims=True)", ""),
+                   ("dx * r", "dx"), ("dxh = dy * w", "dxh = dy"), ("(dy * xhat).sum(rows)", "dy.sum(rows)"),
+                   ("dy.sum(rows) if", "dy.mean(rows) if"), ("(x - mean) * r", "x * r")],
+    "attention": [("- c)", ")"), ("(dy * y)", "dy"), ("= dx @ k", "= -dx @ k"), ("dx.swapaxes(-1, -2) @ q", "dx @ q"),
+                  ("dx.swapaxes(-1, -2)", "-dx.swapaxes(-1, -2)"), ("* q.shape[3] ** -0.5", ""),
+                  ("(p if M is None else p * M)", "p"), ("(dp if M is None else dp * M)", "dp"),
+                  ("q, k, mask, causal", "q, k, None, causal"), ("q, k, mask, causal", "q, k, mask, True"),
+                  ("causal) - l", "causal)"), ("dx = p * (", "dx = (")],
+    "dropout": [("dy * scaled_mask(dy, seeds, p)", "dy"),
+                ("scaled_mask(dy, seeds, p)", "(scaled_mask(dy, seeds, p) > 0)"),
+                ("scaled_mask(dy, seeds, p)", "scaled_mask(dy, seeds + np.uint64(1), p)")],
+}
+
+BROKEN_HELPERS = [                                  # operation to see it by, helper, true text, broken text
+    ("multiply", "unbroadcast", "dx.sum(stretched, keepdims=True)", "dx"),
+    ("matmul", "unbroadcast", "dx.sum(stretched, keepdims=True)", "dx.mean(stretched, keepdims=True)"),
+    ("add", "unbroadcast", "dy.sum(tuple(range(dy.ndim - len(shape))))", "dy.mean(tuple(range(dy.ndim - len(shape))))"),
+    ("sum", "copy_back", "np.broadcast_to(dy.reshape(kept), shape)", "np.broadcast_to(dy.ravel()[0], shape)"),
+    ("dropout", "scaled_mask", "* (1 / (1 - p))", ""),
+    ("gelu", "erf", "np.exp(-z * z)", "np.exp(-z)"),
+]
+
+
+def broken(function, text, replacement, namespace):
+    """`function` with one piece of its source replaced, compiled among the names of `namespace`."""
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(text) == 1, f"{text!r} stands {source.count(text)} times in {function.__name__}"
+    exec(compile(source.replace(text, replacement), f"broken {function.__name__}", "exec"), namespace)
+    return namespace[function.__name__]
+
+
+def names_of(function):
+    return dict(vars(inspect.getmodule(function)))
+
+
+def check_all_examples(name, backward):
+    for arrays, constants in examples(name):
+        check_pair(op.ALL[name].pairs["reference"][0], backward, arrays, constants, name)
+
+
+@pytest.mark.parametrize("name, text, replacement", [(name, *texts) for name in BROKEN for texts in BROKEN[name]])
+def test_a_broken_backward_pass_is_caught(name, text, replacement):
+    backward = op.ALL[name].pairs["reference"][1]
+    with pytest.raises(WrongGradient, match=name):
+        check_all_examples(name, broken(backward, text, replacement, names_of(backward)))
+
+
+@pytest.mark.parametrize("name, helper, text, replacement", BROKEN_HELPERS)
+def test_a_broken_helper_of_a_backward_pass_is_caught(name, helper, text, replacement):
+    backward = op.ALL[name].pairs["reference"][1]
+    namespace = names_of(backward)
+    broken(namespace[helper], text, replacement, namespace)
+    backward = broken(backward, "def", "def", namespace)    # unchanged, but calling the broken helper
+    with pytest.raises(WrongGradient, match=name):
+        check_all_examples(name, backward)
+
+
+def test_every_operation_is_broken_somewhere():
+    assert set(BROKEN) == set(op.ALL)
+
+
+BROKEN_ENGINE = [                                   # function of tensor.py, true text, broken text
+    ("topological_order", "stack.append((node, True))", "order.insert(0, node)"),       # doesn't wait for all users
+    ("walk", "complete[parent] = complete[parent] + dx", "complete[parent] = dx"),      # forgets all but the last use
+    ("walk", "elif parent in owned:", "elif True:"),                                    # adds into an array of others
+    ("walk", "parent is None or dx is None", "parent is None or isinstance(parent, Tensor)"),
+    ("Tensor.accumulate", "self.grad += gradient", "self.grad = gradient"),             # forgets a leaf's other uses
+    ("Tensor.accumulate", "np.zeros_like(self.data)", "gradient"),                      # shares memory, adds twice
+]
+
+
+def graph(x, y):
+    """x and y are used several times, and so are nodes made of them, at several depths."""
+    short, other = x * y, y * y
+    long = ops.exp(ops.tanh(short * 0.5)) + short
+    shared = (short + 1) + (short + other)          # + hands one array, dy, to all of its inputs
+    return shared + (ops.log(long + x) * short + (x + y) * long)
+
+
+def check_engine():
+    rng = np.random.default_rng(0)
+    arrays = rng.uniform(0.5, 2, (2, 3))
+    leaves = [Tensor(x, requires_grad=True) for x in arrays]
+    dy = rng.normal(size=3)
+    graph(*leaves).backward(dy.copy())
+    check_gradients(lambda x, y: graph(Tensor(x), Tensor(y)).data, arrays, [x.grad for x in leaves], dy, rng)
+
+
+def test_the_engine_is_right_as_it_is():
+    check_engine()
+
+
+@pytest.mark.parametrize("name, text, replacement", BROKEN_ENGINE)
+def test_a_broken_engine_is_caught(name, text, replacement, monkeypatch):
+    owner, _, attribute = name.rpartition(".")
+    owner = getattr(tensor, owner) if owner else tensor
+    function = getattr(owner, attribute)
+    monkeypatch.setattr(owner, attribute, broken(function, text, replacement, names_of(function)))
+    with pytest.raises(WrongGradient):
+        check_engine()

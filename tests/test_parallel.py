@@ -1,0 +1,101 @@
+"""Workers: the same gradient as one pass over the whole batch, the same bits every time."""
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from minigpt import no_grad, nn, use
+from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.parallel import Workers
+from minigpt.tensor import recording
+
+CONFIG = GPTConfig(vocabulary_size=11, context=7, layers=2, heads=3, width=12)
+
+
+def tokens(B=7):
+    rng = np.random.default_rng(0)
+    return rng.integers(11, size=(B, 5)), rng.integers(11, size=(B, 5))
+
+
+def gradient(number, size, dtype=np.float64):
+    """Loss and gradient of seven sequences, by `number` workers in micro-batches of `size`."""
+    model, (x, y) = GPT(CONFIG, dtype=dtype), tokens()
+    with Workers(model, number) as workers:
+        loss = workers.gradient(lambda m, part: m.loss(x[part], y[part], total=y.size),
+                                [slice(i, i + size) for i in range(0, 7, size)])
+    return loss, model.flat.grad
+
+
+@pytest.mark.parametrize("number, size", [(1, 7), (1, 2), (2, 3), (3, 1), (4, 7)])
+def test_any_split_gives_the_gradient_of_the_whole_batch(number, size):
+    model, (x, y) = GPT(CONFIG, dtype=np.float64), tokens()
+    whole = model.loss(x, y)
+    whole.backward()
+    loss, grad = gradient(number, size)
+    assert loss == pytest.approx(whole.item(), rel=1e-12)
+    np.testing.assert_allclose(grad, model.flat.grad, rtol=1e-9, atol=1e-15)
+
+
+def test_a_step_repeats_bit_for_bit():
+    (loss, grad), (loss_again, grad_again) = gradient(2, 2, np.float32), gradient(2, 2, np.float32)
+    assert loss == loss_again
+    np.testing.assert_array_equal(grad, grad_again)
+
+
+def test_gradients_of_the_step_before_are_gone():
+    model, (x, y) = GPT(CONFIG), tokens()
+    with Workers(model, 2) as workers:
+        for _ in range(2):
+            workers.gradient(lambda m, part: m.loss(x[part], y[part], total=y.size), [slice(0, 4), slice(4, 7)])
+    np.testing.assert_array_equal(model.flat.grad, gradient(2, 4, np.float32)[1])
+
+
+def test_a_replica_shares_weights_and_owns_its_gradients():
+    model = GPT(CONFIG)
+    twin = nn.replica(model)
+    assert twin.flat.data is model.flat.data
+    assert not np.shares_memory(twin.flat.grad, model.flat.grad)
+    for (name, p), (twin_name, q) in zip(model.named_parameters(), twin.named_parameters(), strict=True):
+        assert name == twin_name and p is not q
+        assert np.shares_memory(p.data, q.data) and np.shares_memory(q.grad, twin.flat.grad)
+    model.flat.data[...] = 3
+    assert (twin.blocks[1].mlp.expand.w.data == 3).all()
+
+
+def test_items_go_to_fixed_workers_and_results_come_in_order():
+    with Workers(GPT(CONFIG), 3) as workers:
+        results = workers.each(lambda model, item: (workers.replicas.index(model), item), list(range(8)))
+    assert results == [(i % 3, i) for i in range(8)]
+
+
+def test_blas_has_one_thread_while_workers_run_and_its_own_number_afterwards():
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    with Workers(GPT(CONFIG), 2):
+        assert set(threads()) <= {1}
+    assert threads() == before
+
+
+def test_workers_inherit_no_grad_and_use():
+    with Workers(GPT(CONFIG), 2) as workers, no_grad(), use("reference"):
+        seen = workers.map(lambda _: (recording.get(), threading.current_thread().name), range(2))
+    assert [recorded for recorded, _ in seen] == [False, False]
+    assert all(name.startswith("worker") for _, name in seen)
+
+
+def test_an_error_in_a_worker_is_raised_when_all_have_ended():
+    ended = []
+
+    def work(model, item):
+        if item == 0:
+            raise ZeroDivisionError("here")
+        ended.append(item)
+
+    with Workers(GPT(CONFIG), 2) as workers:
+        with pytest.raises(ZeroDivisionError, match="here"):
+            workers.each(work, [0, 1])
+        assert ended == [1]
+        assert workers.each(lambda model, item: item, [5]) == [5]           # and the workers still work
