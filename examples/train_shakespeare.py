@@ -34,6 +34,11 @@ class Settings(TrainSettings):
     out: str | None = None          # folder for everything that the run leaves (none: the next free runs/shakespeare-N)
     resume: str | None = None       # folder of a run to go on with, with its own settings; other flags still win
     stop_after: int | None = None   # stop after this step, as Ctrl-C would
+    steps: int = 2400               # updates of the parameters
+    batch_size: int = 12            # sequences in an update
+    learning_rate: float = 3e-3     # highest learning rate
+    last_learning_rate: float = 1e-4    # learning rate of the last step
+    eval_every: int = 400           # steps between two validations, each of which saves a checkpoint
     layers: int = 4                 # blocks of the GPT
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the residual stream
@@ -43,20 +48,24 @@ class Settings(TrainSettings):
     sample_length: int = 600        # characters in the sample at the end
 
     presets: ClassVar[dict[str, dict]] = {
-        "quick": {"steps": 800, "batch_size": 12, "context": 64, "eval_every": 200},
-        "nanogpt-cpu": {"steps": 2000, "batch_size": 12, "context": 64, "learning_rate": 1e-3, "warm_up": 100,
-                        "last_learning_rate": 1e-4},
+        "quick": {"steps": 600, "context": 64, "eval_every": 200},
+        "nanogpt-cpu": {"steps": 2000, "context": 64, "learning_rate": 1e-3},
     }
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.sample_length < 1 or (self.stop_after is not None and self.stop_after < 1):
+            raise UserError("--sample-length and --stop-after have to be at least 1")
 
 
 def main(settings):
     settings, saved = (settings, None) if settings.resume is None else saved_run(settings)
     corpus = load_corpus(settings.data, log=print)
     print(f"text      {corpus.source}")
-    out = prepare_folder(settings.out or next_free("runs/shakespeare"))
     model, tokenizer = (saved.model, saved.tokenizer) if saved else new_model(settings, corpus)
     check_same_corpus(saved, corpus)
     training, validation = split(tokenizer.encode(corpus.text), settings.context)
+    out = prepare_folder(settings.out or next_free("runs/shakespeare"))
     print(f"model     GPT, {settings.layers} layers, {settings.heads} heads, width {settings.width}, context "
           f"{settings.context}: {len(model.flat):,} parameters")
     print(f"kernels   {cpu.status()}; {settings.workers or cores()} worker threads")

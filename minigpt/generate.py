@@ -32,7 +32,8 @@ def probabilities(logits, temperature=1.0, top_k=None, top_p=None):
     logits = np.asarray(logits, np.float64)
     if temperature == 0:
         return np.eye(1, len(logits), int(logits.argmax()))[0]
-    x = (logits - logits.max()) / temperature
+    with np.errstate(over="ignore"):                        # close to 0 all but the likeliest become -inf, as they should
+        x = (logits - logits.max()) / temperature
     order = np.argsort(-x, kind="stable")                   # the likeliest first; of equals, the one of lower number
     if top_k:
         x[order[top_k:]] = -np.inf

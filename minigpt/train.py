@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from . import checkpoint
 from .data import batch, sequence_seeds, windows
 from .optim import AdamW, warm_up_then_cosine
@@ -42,6 +44,9 @@ class TrainSettings:
         for name in "micro_batch", "workers", "warm_up", "weight_decay", "last_learning_rate", "seed":
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}, but can't be negative")
+        for name in "steps", "batch_size", "workers", "micro_batch", "seed":
+            if getattr(self, name) >= 2 ** 32:
+                raise UserError(f"{name} is {getattr(self, name)}, but has to be below 2^32")
         for name in "learning_rate", "clip":
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be above 0")
@@ -71,6 +76,7 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     """
     out, context = Path(out), model.config.context
     resumed, position = position is not None, position or Position()
+    first = position.step                                   # one step at least is made, however soon Ctrl-C comes
     model.recompute_blocks = settings.recompute
     optimizer = AdamW(model.flat, settings.beta1, settings.beta2, decay=settings.weight_decay)
     if resumed:
@@ -81,12 +87,13 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     def save(name, optimizer=None):
         checkpoint.save(out / name, model, tokenizer, {"position": vars(position), **(keep or {})}, optimizer)
 
-    with Workers(model, settings.workers) as workers, interruptible() as stop:
-        while position.step < settings.steps and not stop.requested:
+    quiet = np.errstate(over="ignore", invalid="ignore")    # check_finite tells it in one sentence
+    with Workers(model, settings.workers) as workers, interruptible() as stop, quiet:
+        while position.step < settings.steps and (position.step == first or not stop.requested):
             started = time.perf_counter()
             lr = learning_rate(settings, position.step)
             loss, norm = training_step(workers, optimizer, training, context, settings, position.step, lr)
-            check_finite(loss, norm, position.step, out)
+            check_finite(out, position.step + 1, {"loss": loss, "norm of the gradient": norm})
             seconds_a_step = time.perf_counter() - started
             recent.append((loss, seconds_a_step))
             position.step += 1
@@ -95,7 +102,9 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
             last = position.step == settings.steps or stop.requested
             validated = position.step % settings.eval_every == 0 or last
             if validated:
-                position.val_loss = validation_loss(workers, validation, context)
+                val_loss = validation_loss(workers, validation, context)
+                check_finite(out, position.step, {"validation loss": val_loss})
+                position.val_loss = val_loss
             position.seconds = time.perf_counter() - begin
             if validated or position.step % settings.log_every == 0:
                 train_loss, seconds = (sum(column) / len(recent) for column in zip(*recent))
@@ -119,7 +128,7 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     B = settings.batch_size
     x, y = batch(ids, context, B, settings.seed, step)                      # (B, T) each
     seeds = sequence_seeds(settings.seed, step, B) if workers.model.config.dropout else None
-    size = settings.micro_batch or min(8, -(-B // workers.number))
+    size = micro_batch_size(settings, workers.number)
 
     def loss(model, part):
         return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
@@ -127,6 +136,11 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
     norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan
     return total, norm
+
+
+def micro_batch_size(settings, workers):
+    """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker, at most 8."""
+    return settings.micro_batch or min(8, -(-settings.batch_size // workers))
 
 
 def learning_rate(settings, step):
@@ -145,12 +159,14 @@ def validation_loss(workers, ids, context, size=16):
     return sum(workers.each(loss, list(windows(ids, context, size)))) / (len(ids) - 1)
 
 
-def check_finite(loss, norm, step, out):
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+def check_finite(out, step, numbers):
+    """Raise UserError where one of the numbers, by name, is inf or nan: before the parameters are saved."""
+    wrong = [f"the {name} was {value}" for name, value in numbers.items() if not math.isfinite(value)]
+    if wrong:
         saved = next((name for name in ("latest", "best") if (Path(out) / name).exists()), None)
         kept = f"the last good checkpoint is {Path(out) / saved}" if saved else "no checkpoint was saved yet"
-        raise UserError(f"at step {step + 1} the loss was {loss} and the norm of its gradient {norm}: training stopped, "
-                        f"{kept}; a lower --learning-rate or a longer --warm-up usually helps")
+        raise UserError(f"at step {step} {' and '.join(wrong)}: training stopped, {kept}; a lower --learning-rate or a "
+                        "longer --warm-up usually helps")
 
 
 class Stop:

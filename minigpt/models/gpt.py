@@ -31,8 +31,8 @@ class GPTConfig:
 
     def __post_init__(self):
         for name in "vocabulary_size", "context", "layers", "heads", "width":
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, but a model needs at least 1")
+            if not 1 <= getattr(self, name) < 2 ** 31:
+                raise UserError(f"{name} is {getattr(self, name)}, but a model needs at least 1, and below 2^31")
         if self.width % self.heads:
             raise UserError(f"a width of {self.width} can't be divided among {self.heads} heads: choose a multiple of "
                             f"{self.heads}")

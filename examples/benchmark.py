@@ -1,0 +1,177 @@
+"""How fast is a training step, measured against PyTorch on the same cores in the same minutes?
+
+    python examples/benchmark.py train --preset nanogpt-cpu --against torch
+
+Both sides live in processes of their own and take turns, A B A B ...: a few steps of one, a few of the other, while the
+other sleeps. What else the machine does then hits both, and the ratio of neighbours means something where a time alone
+would not. A pair in which either side is slower than 1.3 times its own best is discarded. PyTorch (pip install
+'.[oracle]') runs the same architecture as one would write it there, with its fused attention and optimizer, eager and
+compiled; the faster of these two is the one that counts.
+
+GFLOP/s counts 6 N + 12 L C T operations a token for both. The floor is the time of our own matrix products alone, at
+their own shapes and on as many workers, measured in the same run.
+"""
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from minigpt.kernels import cpu
+from minigpt.models.gpt import GPTConfig
+from minigpt.parallel import cores
+from minigpt.report import write_text
+from minigpt.settings import UserError, as_dict, program
+
+SIDES = Path(__file__).parent / "benchmark_sides"
+SLOW = 1.3                          # a pair is discarded where a side is slower than this times its own best
+
+
+@dataclass(frozen=True)
+class Settings:
+    against: Literal["torch", "none"] = "none"      # the other side
+    layers: int = 4                 # blocks of the GPT
+    heads: int = 4                  # attention heads in a block
+    width: int = 128                # numbers in the residual stream
+    context: int = 64               # tokens in a sequence
+    batch_size: int = 12            # sequences in a step
+    vocabulary_size: int = 65       # tokens that there are
+    dropout: float = 0.0            # share of numbers dropped
+    micro_batch: int = 0            # sequences that a worker of ours takes at a time (0: chosen by the library)
+    workers: int = 0                # cores for either side (0: all)
+    rounds: int = 12                # pairs of turns
+    steps: int = 0                  # steps in a turn (0: about two seconds' worth)
+    compile: bool = True            # try torch.compile as well
+    json: str | None = None         # a file that receives the figures
+
+    presets: ClassVar[dict[str, dict]] = {
+        "nanogpt-cpu": {"layers": 4, "heads": 4, "width": 128, "context": 64, "batch_size": 12},
+        "nanogpt-b8": {"layers": 6, "heads": 6, "width": 384, "context": 256, "batch_size": 8},
+        "nanogpt": {"layers": 6, "heads": 6, "width": 384, "context": 256, "batch_size": 64, "dropout": 0.2, "rounds": 4},
+        "gpt2": {"layers": 12, "heads": 12, "width": 768, "context": 1024, "batch_size": 2, "vocabulary_size": 50257,
+                 "rounds": 4},
+    }
+
+
+class Side:
+    """A process that makes training steps when told to, one JSON answer a turn."""
+
+    def __init__(self, script, settings, **extra):
+        threads = str(settings.workers or cores())
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        self.name = script + "".join(f", {name}" for name in extra)
+        self.process = subprocess.Popen(
+            [sys.executable, str(SIDES / f"{script}.py"), json.dumps(as_dict(settings) | extra | {"threads": int(threads)})],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, encoding="utf-8")
+
+    def ask(self, **question):
+        """Send a question, wait for its answer, a dict."""
+        self.process.stdin.write(json.dumps(question) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise UserError(f"the side {self.name} ended with exit code {self.process.wait()}: see its message above")
+        return json.loads(line)
+
+    def turn(self, steps):
+        """Seconds a step, the mean over one turn."""
+        return self.ask(steps=steps)["seconds"] / steps
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def main(settings):
+    load = os.getloadavg()[0]
+    print(f"kernels {cpu.status()}; {settings.workers or cores()} cores; load of the machine before: {load:.2f}")
+    ours = Side("ours", settings)
+    sides = [ours] + other_sides(settings)
+    turns = measure(sides, settings)
+    floor = ours.ask(floor=3)["seconds"]
+    peaks = {side.name: side.ask(peak=True)["megabytes"] for side in sides}
+    for side in sides:
+        side.close()
+    figures = {name: figures_of(settings, seconds) | {"peak_mb": peaks[name]} for name, seconds in turns.items()}
+    figures["ours"]["floor_share"] = round(1000 * floor / figures["ours"]["ms_per_step"], 3)
+    report(settings, turns, figures, floor)
+
+
+def other_sides(settings):
+    """The PyTorch sides: eager, and compiled where that works."""
+    if settings.against == "none":
+        return []
+    sides = [Side("pytorch", settings)]
+    if settings.compile:
+        sides.append(Side("pytorch", settings, compiled=True))
+    return sides
+
+
+def measure(sides, settings):
+    """Seconds a step of every turn: {name: [...]}, the sides in turn."""
+    steps = {side.name: settings.steps or max(1, round(2 / warm(side))) for side in sides}
+    turns = {side.name: [] for side in sides}
+    for i in range(settings.rounds):
+        for side in sides:
+            turns[side.name].append(side.turn(steps[side.name]))
+        print(f"round {i + 1}/{settings.rounds}: " + ", ".join(f"{n} {1000 * t[-1]:.1f} ms" for n, t in turns.items()),
+              flush=True)
+    return turns
+
+
+def warm(side):
+    """Seconds of a step when everything that happens only once has happened."""
+    side.turn(2)
+    return side.turn(2)
+
+
+def figures_of(settings, seconds):
+    """Median ms a step, tokens/s and GFLOP/s of the turns of one side."""
+    median, tokens = statistics.median(seconds), settings.batch_size * settings.context
+    config = GPTConfig(settings.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width)
+    operations = 6 * config.parameter_count() + 12 * settings.layers * settings.width * settings.context
+    return {"ms_per_step": round(1000 * median, 2), "tokens_per_second": round(tokens / median),
+            "gflops": round(operations * tokens / median / 1e9, 1)}
+
+
+def ratios(ours, theirs):
+    """Their time over ours, pair by pair, and how many pairs were discarded."""
+    good = [(a, b) for a, b in zip(ours, theirs) if a <= SLOW * min(ours) and b <= SLOW * min(theirs)]
+    return [b / a for a, b in good], len(ours) - len(good)
+
+
+def report(settings, turns, figures, floor):
+    for name, f in figures.items():
+        print(f"{name:16} {f['ms_per_step']:9.1f} ms a step {f['tokens_per_second']:9,} tokens/s {f['gflops']:7.1f} GFLOP/s "
+              f"{f['peak_mb']:8.0f} MB")
+    print(f"our linear layers' matrix products alone: {1000 * floor:.1f} ms a step, {figures['ours']['floor_share']:.0%} "
+          "of ours")
+    result = {"preset": {"layers": settings.layers, "heads": settings.heads, "width": settings.width,
+                         "context": settings.context, "batch_size": settings.batch_size}, "ours": figures["ours"]}
+    others = [name for name in turns if name != "ours"]
+    if others:
+        best = min(others, key=lambda name: figures[name]["ms_per_step"])
+        pairs, discarded = ratios(turns["ours"], turns[best])
+        if not pairs:
+            raise UserError("the machine was too busy: every pair had a side slower than 1.3 times its best; run it again")
+        result |= {"torch": figures[best] | {"variant": best}, "discarded": discarded,
+                   "ratio": {"median": round(statistics.median(pairs), 3), "min": round(min(pairs), 3),
+                             "max": round(max(pairs), 3)}}
+        print(f"ours is {result['ratio']['median']:.2f} times as fast as {best} (pair by pair {min(pairs):.2f} to "
+              f"{max(pairs):.2f}; {discarded} of {settings.rounds} pairs discarded); load after: {os.getloadavg()[0]:.2f}")
+    if settings.json:
+        write_text(settings.json, json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["train"]:
+        del sys.argv[1]
+        program(main, Settings)
+    elif sys.argv[1:2] in ([], ["--help"]):
+        print(__doc__)
+    else:
+        print(f"error: there is no benchmark {sys.argv[1]!r}: say train", file=sys.stderr)
+        sys.exit(2)

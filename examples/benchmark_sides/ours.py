@@ -1,0 +1,42 @@
+"""Our side of the benchmark: the training step of minigpt/train.py, and its matrix products alone."""
+import json
+import sys
+
+import numpy as np
+from common import serve
+
+from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.optim import AdamW
+from minigpt.parallel import Workers
+from minigpt.train import TrainSettings, micro_batch_size, training_step
+
+
+def main(s):
+    config = GPTConfig(s["vocabulary_size"], s["context"], s["layers"], s["heads"], s["width"], dropout=s["dropout"])
+    model = GPT(config)
+    optimizer, settings = AdamW(model.flat), TrainSettings(batch_size=s["batch_size"], micro_batch=s["micro_batch"])
+    ids = np.random.default_rng(0).integers(config.vocabulary_size, size=200_000)
+    with Workers(model, s["threads"]) as workers:
+        serve(step=lambda: training_step(workers, optimizer, ids, config.context, settings, optimizer.steps, 1e-4),
+              floor=lambda: products(workers, config, settings))
+
+
+def products(workers, config, settings):
+    """The matrix products of all linear layers of one step, forward (1), backward (2) and (3) of ops/linear.py."""
+    C, size = config.width, micro_batch_size(settings, workers.number)
+    shapes = [(C, C)] * 4 + [(C, 4 * C), (4 * C, C)]
+    shapes = shapes * config.layers + [(C, config.vocabulary_size)]
+
+    def multiply(rows):
+        for n_in, n_out in shapes:
+            x, w, dy = (arrays[key] for key in ((rows, n_in), (n_in, n_out), (rows, n_out)))
+            x @ w, dy @ w.T, x.T @ dy
+
+    sizes = [min(size, settings.batch_size - i) * config.context for i in range(0, settings.batch_size, size)]
+    keys = {key for rows in set(sizes) for i, o in shapes for key in ((rows, i), (i, o), (rows, o))}
+    arrays = {key: np.ones(key, np.float32) for key in keys}
+    workers.each(lambda model, rows: multiply(rows), sizes)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,282 @@
+"""The programs, as users run them: what they print and leave behind, and the one line that each mistake gets."""
+import dataclasses
+import importlib.util
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minigpt
+from minigpt import checkpoint
+from minigpt.kernels import cpu
+from minigpt.report import Progress, read_metrics
+from minigpt.settings import field_comments
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PYTHONPATH = str(Path(minigpt.__file__).parents[1])         # of the minigpt that is tested here
+HAS_MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
+TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler in the mind to suffer\n" * 10
+SMALL = {"steps": 6, "eval_every": 3, "log_every": 1, "layers": 1, "heads": 2, "width": 8, "context": 8,
+         "batch_size": 4, "sample_length": 30}
+FLAGS = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def python(*arguments, cwd=None, **environment):
+    """Run Python in a process of its own, offline."""
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "MINIGPT_OFFLINE": "1"} | environment
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, encoding="utf-8",
+                          timeout=120, env=environment)
+
+
+def program(name, *flags, **options):
+    return python(EXAMPLES / f"{name}.py", *flags, **options)
+
+
+def succeeds(result):
+    assert (result.returncode, "Traceback" in result.stderr) == (0, False), result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with texts, good and bad, and a small run in `run`, whose output is in run.out."""
+    place = tmp_path_factory.mktemp("place")
+    texts = {"text.txt": TEXT, "other.txt": TEXT[::-1], "short.txt": "too short", "empty.txt": "",
+             "latin.txt": b"caf\xe9", "unknown.toml": "stepps = 3\n", "small.toml": "\n".join(f"{name} = {SMALL[name]}" for name in SMALL)}
+    for name, text in texts.items():
+        (place / name).write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    output = succeeds(program("train_shakespeare", "--data", "text.txt", "--out", "run", *FLAGS, cwd=place))
+    (place / "run.out").write_text(output, encoding="utf-8")
+    (place / "nothing").mkdir()
+    for name, file in ("cut", "model.safetensors"), ("strange", "config.json"):
+        shutil.copytree(place / "run/best", place / name)
+        (place / name / file).write_bytes((place / name / file).read_bytes()[:-10])
+    return place
+
+
+# ---- what a run prints and leaves behind ----
+
+def test_a_run_leaves_its_results(place):
+    run, output = place / "run", (place / "run.out").read_text(encoding="utf-8")
+    pictures = {"loss.png"} if HAS_MATPLOTLIB else set()
+    assert {path.name for path in run.iterdir()} == pictures | {"metrics.jsonl", "results.json", "sample.txt", "best",
+                                                                "latest"}
+    assert [record["step"] for record in read_metrics(run / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
+    assert not HAS_MATPLOTLIB or (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    sample = (run / "sample.txt").read_text(encoding="utf-8")
+    assert len(sample) == 30 and sample in output
+    latest, best = checkpoint.load(run / "latest"), checkpoint.load(run)
+    assert best.folder == run / "best" and set(best.tokenizer.characters) == set(TEXT)
+
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    position = latest.training["position"]
+    assert (results["steps"], results["tokens"], results["corpus"]) == (6, 6 * 4 * 8, "text.txt")
+    assert all(results[name] == position[name] for name in ("val_loss", "best_val_loss", "seconds", "tokens"))
+    assert results["parameters"] == len(latest.model.flat)
+    assert results["corpus_sha256"] == latest.training["corpus_sha256"]
+    assert results["kernels"] == cpu.status()
+    for part in (f"text.txt, {len(TEXT)} characters", f"{results['parameters']:,} parameters", cpu.status(),
+                 f"validation loss {results['val_loss']:.4f}", "results in run", "--checkpoint run --prompt"):
+        assert part in output
+
+
+def generated(place, *flags, prompt="to be", folder="run"):
+    flags = ["--checkpoint", folder, "--prompt", prompt, "--length", "60", *flags]
+    return succeeds(program("generate", *flags, cwd=place))
+
+
+def test_the_run_speaks(place):
+    text = generated(place)
+    assert text.startswith("to be") and len(text) == len("to be") + 60 + len("\n")
+    assert generated(place, "--seed", "1") == generated(place, folder="run/best") == text
+    assert generated(place, "--seed", "2") != text
+    stop = text[40:42]
+    assert generated(place, "--stop", stop) == "to be" + text[5:text.index(stop, 5)] + "\n"
+    greedy = {generated(place, "--temperature", "0", "--seed", seed) for seed in ("1", "2")}
+    assert len(greedy) == 1 and greedy != {text}
+
+
+def test_from_within_the_folder_of_a_run_it_is_a_dot(place):
+    assert generated(place / "run", folder=".") == generated(place)
+
+
+def test_a_run_that_was_stopped_is_resumed_with_its_own_settings(place, tmp_path):
+    flags = ["--data", place / "text.txt", "--out", tmp_path / "run", *FLAGS]
+    output = succeeds(program("train_shakespeare", *flags, "--stop-after", "4"))
+    assert f"stopped at step 4; to go on: python examples/train_shakespeare.py --resume {tmp_path / 'run'}" in output
+    output = succeeds(program("train_shakespeare", "--resume", tmp_path / "run"))
+    assert "stopped at" not in output and "6 steps of 4 x 8 characters" in output
+    assert all((tmp_path / "run" / file).read_bytes() == (place / "run" / file).read_bytes()
+               for file in ("latest/model.safetensors", "latest/optimizer.safetensors"))
+
+
+def test_without_out_each_run_has_the_next_folder(place, tmp_path):
+    (tmp_path / "runs/shakespeare-1").mkdir(parents=True)
+    succeeds(program("train_shakespeare", "--data", place / "text.txt", *FLAGS, cwd=tmp_path))
+    assert (tmp_path / "runs/shakespeare-2/results.json").exists()
+
+
+def test_without_kernels_it_runs_on_numpy_and_says_so(place, tmp_path):
+    output = succeeds(program("train_shakespeare", "--data", place / "text.txt", "--out", tmp_path / "run", "--config",
+                              place / "small.toml", MINIGPT_KERNELS="none"))
+    assert "kernels   NumPy only: no compiled kernels, switched off by MINIGPT_KERNELS=none;" in output
+    assert len(read_metrics(tmp_path / "run/metrics.jsonl")) == 6
+
+
+WITHOUT_EXTRAS = """
+import runpy, sys
+sys.modules["matplotlib"] = sys.modules["tqdm"] = None      # as if they were not installed
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_without_optional_packages_it_runs_and_says_what_to_install(place, tmp_path):
+    result = python("-c", WITHOUT_EXTRAS, EXAMPLES / "train_shakespeare.py", "--data", place / "text.txt", "--out",
+                    tmp_path / "run", *FLAGS)
+    assert "no loss.png: pip install matplotlib to get it" in succeeds(result)
+    assert not (tmp_path / "run/loss.png").exists() and (tmp_path / "run/results.json").exists()
+    assert [line.split()[1] for line in result.stderr.splitlines()] == [f"{step}/6" for step in range(1, 7)]
+
+
+@pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}], ids=str)
+def test_a_text_that_the_terminal_cannot_show_is_no_error(tmp_path, environment):
+    (tmp_path / "text.txt").write_text("天地玄黃，宇宙洪荒。\n日月盈昃，辰宿列張。\n" * 20, encoding="utf-8")
+    flags = ["--data", "text.txt", "--out", "run", *FLAGS]
+    succeeds(program("train_shakespeare", *flags, cwd=tmp_path, **environment))
+    sample = (tmp_path / "run/sample.txt").read_text(encoding="utf-8")
+    assert len(sample) == 30 and not sample.isascii()
+    succeeds(program("generate", "--checkpoint", "run", "--prompt", "\n", cwd=tmp_path, **environment))
+
+
+@pytest.mark.parametrize("name", [b"costs $\\x$.txt", b"\xff.txt"], ids=["formula", "bytes"])
+def test_a_text_may_have_any_file_name(tmp_path, name):
+    path = os.fsdecode(name)
+    try:
+        (tmp_path / path).write_text(TEXT, encoding="utf-8")
+    except OSError:
+        pytest.skip("a file can't have this name here")
+    succeeds(program("train_shakespeare", "--data", path, "--out", "run", *FLAGS, cwd=tmp_path))
+    assert json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8"))["corpus"] == path
+    succeeds(program("train_shakespeare", "--resume", "run", "--steps", "7", cwd=tmp_path))
+
+
+# ---- a terminal ----
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def progress_of_40_steps(stream):
+    progress = Progress(40, stream=stream)
+    for step in range(1, 41):
+        progress.update(step, f"loss {step}")
+    progress.close()
+    return stream.getvalue()
+
+
+def test_progress_is_a_line_each_twentieth_of_the_way():
+    lines = progress_of_40_steps(io.StringIO()).splitlines()
+    assert [line.split("  ")[:2] for line in lines] == [[f"step {n}/40", f"loss {n}"] for n in range(2, 41, 2)]
+
+
+def test_on_a_terminal_progress_is_a_bar_where_tqdm_is_installed(monkeypatch):
+    pytest.importorskip("tqdm")
+    assert "40/40" in progress_of_40_steps(Terminal()) and "loss 40" in progress_of_40_steps(Terminal())
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert len(progress_of_40_steps(Terminal()).splitlines()) == 20
+
+
+# ---- help ----
+
+PROGRAMS = sorted(path.stem for path in EXAMPLES.glob("*.py")          # those that are no more than their settings
+                  if path.read_text(encoding="utf-8").endswith('":\n    program(main, Settings)\n'))
+
+
+def test_there_are_programs_to_ask_for_help():
+    assert {"generate", "train_shakespeare"} <= set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_explains_the_program_and_each_flag(name, monkeypatch):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    shown = " ".join(succeeds(program(name, "--help")).split())
+    assert " ".join(module.__doc__.split()) in shown
+    comments = field_comments(module.Settings)
+    for field in dataclasses.fields(module.Settings):
+        assert f"--{field.name.replace('_', '-')}" in shown
+        assert comments.get(field.name) and comments[field.name] in shown, f"{field.name} has no explanation"
+
+
+def test_info_tells_versions_and_kernels():
+    shown = succeeds(python("-c", "from minigpt.cli import main; main(['info'])"))
+    for part in f"minigpt      {minigpt.__version__}", "python", "numpy", "safetensors", "matplotlib", cpu.status():
+        assert part in shown
+    assert all(name in shown for name in cpu.names() if cpu.available())
+
+
+# ---- mistakes ----
+
+TRAIN, GENERATE = ("train_shakespeare", "--data", "text.txt", *FLAGS), ("generate", "--checkpoint", "run")
+RESUME = ("train_shakespeare", "--resume")
+
+MISTAKES = {
+    "text shorter than the context": ((*TRAIN, "--data", "short.txt"), "has 9 tokens, too few for a context of 8"),
+    "empty text": ((*TRAIN, "--data", "empty.txt"), "empty.txt is empty"),
+    "text that is not UTF-8": ((*TRAIN, "--data", "latin.txt"), "latin.txt is not UTF-8 text (byte 3 is 0xe9)"),
+    "no such text": ((*TRAIN, "--data", "none.txt"), "there is no file none.txt"),
+    "text that is a folder": ((*TRAIN, "--data", "run"), "run is a folder"),
+    "width not divisible by heads": ((*TRAIN, "--width", "9"), "a width of 9 can't be divided among 2 heads"),
+    "no width": ((*TRAIN, "--width", "0"), "width is 0"),
+    "far too wide": ((*TRAIN, "--width", "1000000000000000"), "not enough memory"),
+    "dropout of more than all": ((*TRAIN, "--dropout", "1.5"), "dropout is 1.5"),
+    "no steps": ((*TRAIN, "--steps", "0"), "steps is 0"),
+    "half a step": ((*TRAIN, "--steps", "0.5"), "argument --steps: expected a whole number"),
+    "unknown flag": ((*TRAIN, "--widht", "8"), "unknown argument --widht: did you mean --width?"),
+    "unknown preset": ((*TRAIN, "--preset", "slow"), "'quick'"),
+    "unknown key": ((*TRAIN, "--config", "unknown.toml"), "has the unknown key 'stepps': did you mean steps?"),
+    "no such config": ((*TRAIN, "--config", "none.toml"), "cannot read the settings in none.toml"),
+    "out below a file": ((*TRAIN, "--out", "text.txt/run"), "nothing can be written to text.txt/run"),
+    "out is a file": ((*TRAIN, "--out", "text.txt"), "nothing can be written to text.txt"),
+    "no such run": ((*RESUME, "missing"), "there is no folder missing"),
+    "a run without checkpoint": ((*RESUME, "nothing"), "nothing holds no checkpoint"),
+    "resumed with another width": ((*RESUME, "run", "--width", "16"), "the model in run has width 8, which can't be"),
+    "resumed with another text": ((*RESUME, "run", "--data", "other.txt"), "learnt from another text than other.txt"),
+    "resumed in another place": ((*RESUME, "run", "--out", "run2"), "--resume goes on in the folder it is given"),
+    "resumed from one checkpoint": ((*RESUME, "run/latest"), "run/latest is one checkpoint of a run"),
+    "no checkpoint given": (("generate",), "--checkpoint has no default"),
+    "no such checkpoint": ((*GENERATE, "--checkpoint", "none"), "there is no folder none"),
+    "checkpoint of an impossible name": ((*GENERATE, "--checkpoint", "x" * 300), "there is no folder x"),
+    "folder that is no checkpoint": ((*GENERATE, "--checkpoint", "nothing"), "nothing holds no checkpoint"),
+    "arrays cut off": ((*GENERATE, "--checkpoint", "cut"), "cut/model.safetensors is not a whole safetensors file"),
+    "config cut off": ((*GENERATE, "--checkpoint", "strange"), "strange/config.json is not a whole JSON file"),
+    "prompt of unknown characters": ((*GENERATE, "--prompt", "to bé 天"), "'é', '天'"),
+    "empty prompt": ((*GENERATE, "--prompt", ""), "the prompt is empty"),
+    "negative temperature": ((*GENERATE, "--temperature", "-1"), "temperature is -1.0"),
+    "top_p of nothing": ((*GENERATE, "--top-p", "0"), "top_p is 0.0"),
+    "negative top_k": ((*GENERATE, "--top-k", "-1"), "top_k is -1"),
+    "no length": ((*GENERATE, "--length", "0"), "--length has to be at least 1"),
+}
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_changes_nothing(place, mistake):
+    (name, *flags), part = MISTAKES[mistake]
+    before = snapshot(place)
+    result = program(name, *flags, cwd=place)
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert result.stderr.startswith("error: ") and part in result.stderr
+    assert snapshot(place) == before
