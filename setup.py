@@ -28,11 +28,11 @@ def has_avx2():
 
 
 def extension(path):
-    """The extension module of one .pyx; optional, since without a compiler everything runs on NumPy."""
+    """The extension module of one .pyx."""
     avx2, for_any_cpu = has_avx2(), path.stem == "machine"
     gcc_like = sys.platform != "win32"
     return Extension(
-        f"minigpt.kernels.cpu.{path.stem}", [str(path)], include_dirs=["ext/cpu"], optional=True,
+        f"minigpt.kernels.cpu.{path.stem}", [str(path)], include_dirs=["ext/cpu"],
         depends=[str(header) for header in sorted(path.parent.iterdir()) if header.suffix != ".pyx"],
         define_macros=[("MINIGPT_BUILT_FOR_AVX2", "1")] if avx2 else [],
         extra_compile_args=(FAST if gcc_like else []) + (["-march=x86-64-v3"] if avx2 and not for_any_cpu else []))
@@ -40,7 +40,9 @@ def extension(path):
 
 # What all kernels need of Cython's typed memoryviews is compiled once, not into each: that is most of the build's time.
 SHARED = "minigpt.kernels.cpu._memoryviews"
-extensions = [extension(path) for path in sorted(Path("ext/cpu").glob("*.pyx"))]
-setup(ext_modules=cythonize([*extensions, Extension(SHARED, [], optional=True)], include_path=["ext/cpu"],
-                            compiler_directives=DIRECTIVES, build_dir="build/cython", shared_utility_qualified_name=SHARED),
-      options={"build_ext": {"parallel": os.cpu_count()}})
+extensions = cythonize(
+    [*(extension(path) for path in sorted(Path("ext/cpu").glob("*.pyx"))), Extension(SHARED, [])],
+    include_path=["ext/cpu"], compiler_directives=DIRECTIVES, build_dir="build/cython", shared_utility_qualified_name=SHARED)
+for module in extensions:
+    module.optional = True                          # without a compiler everything runs on NumPy
+setup(ext_modules=extensions, options={"build_ext": {"parallel": os.cpu_count()}})

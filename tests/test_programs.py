@@ -237,7 +237,7 @@ MISTAKES = {
     "text that is a folder": ((*TRAIN, "--data", "run"), "run is a folder"),
     "width not divisible by heads": ((*TRAIN, "--width", "9"), "a width of 9 can't be divided among 2 heads"),
     "no width": ((*TRAIN, "--width", "0"), "width is 0"),
-    "far too wide": ((*TRAIN, "--width", "1000000000000000"), "not enough memory"),
+    "far too wide": ((*TRAIN, "--width", "1000000000000000"), "below 2^31"),
     "dropout of more than all": ((*TRAIN, "--dropout", "1.5"), "dropout is 1.5"),
     "no steps": ((*TRAIN, "--steps", "0"), "steps is 0"),
     "half a step": ((*TRAIN, "--steps", "0.5"), "argument --steps: expected a whole number"),
