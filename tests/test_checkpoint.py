@@ -146,7 +146,7 @@ def numbers_until(word, stream):
 def test_kill_minus_nine_at_any_moment_leaves_the_last_checkpoint_or_the_next(tmp_path):
     folder, moment, last = tmp_path / "run", random.Random(0), 0
     places = [str(Path(minigpt.__file__).parents[1]), str(Path(__file__).parent)]
-    with subprocess.Popen([sys.executable, "-c", SAVE_UNTIL_KILLED, folder], stdin=subprocess.PIPE, text=True,
+    with subprocess.Popen([sys.executable, "-P", "-c", SAVE_UNTIL_KILLED, folder], stdin=subprocess.PIPE, text=True,
                           stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(places)}) as saver:
         for _ in range(40):
             saver.stdin.write(f"{last + 1}\n")

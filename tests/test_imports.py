@@ -89,5 +89,5 @@ def test_there_are_files_to_check():
 
 def test_importing_prints_nothing_and_loads_no_optional_package():
     program = "import sys, minigpt; print(sorted({'cupy', 'matplotlib', 'tqdm', 'mpi4py'} & set(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("[]\n", "")
