@@ -27,16 +27,19 @@ class AdamW:
             return norm                                     # nothing is changed by a gradient that is no number
         self.steps += 1
         scale = min(1.0, max_norm / norm) if norm > 0 else 1.0
+        self.update(lr, scale, split)
+        return norm
+
+    def update(self, lr, scale, split):
+        """Move all parameters, the clipped gradient being scale times flat.grad."""
         vectors = self.flat.groups["vectors"]
         parts = [(part, self.decay) for part in halves(slice(0, vectors.start))] + [(vectors, 0.0)]
+        split(lambda part: self.adamw(part[0], lr, part[1], scale), parts)
 
-        def update(part):
-            where, decay = part
-            adamw_step(self.flat.data[where], self.flat.grad[where], self.m[where], self.v[where], step=self.steps,
-                       lr=lr, beta1=self.beta1, beta2=self.beta2, eps=self.eps, decay=decay, scale=scale)
-
-        split(update, parts)
-        return norm
+    def adamw(self, part, lr, decay, scale):
+        """AdamW's step for one slice of the block."""
+        adamw_step(self.flat.data[part], self.flat.grad[part], self.m[part], self.v[part], step=self.steps, lr=lr,
+                   beta1=self.beta1, beta2=self.beta2, eps=self.eps, decay=decay, scale=scale)
 
     def state(self):
         """The arrays and the number that a checkpoint keeps."""
@@ -46,6 +49,56 @@ class AdamW:
         """Continue from what state() gave."""
         self.m[...], self.v[...] = arrays["m"], arrays["v"]
         self.steps = numbers["steps"]
+
+
+class Muon(AdamW):
+    """Muon for the matrices, AdamW for the rest (Jordan et al. 2024, Muon: an optimizer for hidden layers).
+
+    AdamW treats a matrix as a heap of numbers. But what a matrix does to its inputs is told by its singular vectors, and
+    of a gradient's, a few usually outweigh all others. Muon gives all of them the same size: with U S V^T the singular
+    value decomposition of the gradient's mean, the matrix moves along U V^T, by steps of one length.
+
+    lr is that of the matrices; AdamW's is `ratio` times lr. Of its state, v exists for all parameters, but is used for
+    those only that AdamW moves.
+    """
+
+    def __init__(self, flat, momentum=0.95, ratio=0.15, decay=0.0, **adamw):
+        super().__init__(flat, decay=decay, **adamw)
+        self.momentum, self.ratio = momentum, ratio
+        matrices = flat.groups["matrices"]
+        self.matrices = [(part, flat.parameters[name].shape) for name, part in flat.slices.items()
+                         if matrices.start <= part.start < matrices.stop]
+
+    def update(self, lr, scale, split):
+        embeddings, vectors = self.flat.groups["embeddings"], self.flat.groups["vectors"]
+        split(lambda part: self.adamw(part, lr * self.ratio, 0.0, scale), [slice(embeddings.start, vectors.stop)])
+        split(lambda matrix: self.muon(*matrix, lr), self.matrices)
+
+    def muon(self, part, shape, lr):
+        """Move one matrix (I, O) of the block: momentum with a look ahead (Nesterov), made orthogonal."""
+        gradient, m = self.flat.grad[part].reshape(shape), self.m[part].reshape(shape)
+        m += (1 - self.momentum) * (gradient - m)
+        step = orthogonal(gradient + self.momentum * (m - gradient))
+        w = self.flat.data[part].reshape(shape)
+        w *= 1 - lr * self.decay
+        w -= lr * max(1, shape[1] / shape[0]) ** 0.5 * step
+
+
+def orthogonal(g, rounds=5):
+    """About U V^T for g = U S V^T, an array (I, O): all singular values become 1, give or take 0.3.
+
+    An odd polynomial of a matrix acts on its singular values alone: a g + b g g^T g + c (g g^T)^2 g makes each s to
+    a s + b s^3 + c s^5. Jordan's coefficients drive anything in (0, 1] near 1 within five rounds: no decomposition, only
+    products. (Newton-Schulz iteration; the coefficients are chosen for speed, not to converge.)
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = g / (np.linalg.norm(g) + 1e-7)                      # no singular value is above 1
+    if tall := x.shape[0] > x.shape[1]:
+        x = x.T                                             # the smaller of x x^T and x^T x
+    for _ in range(rounds):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
 
 
 def halves(part):

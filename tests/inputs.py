@@ -121,6 +121,19 @@ def layer_norm_inputs(draw):
 
 
 @st.composite
+def rms_norm_inputs(draw):
+    x = draw(rows(not_near_zero))
+    w = draw(st.none() | floats(x.shape[-1:]))
+    return (x,) if w is None else (x, w), {"eps": draw(st.sampled_from([1e-6, 1e-3]))}
+
+
+@st.composite
+def rotary_inputs(draw):
+    x = draw(floats((draw(size), draw(size), draw(size), 2 * draw(odd_size))))
+    return (x,), {"begin": draw(st.integers(0, 1000)), "base": draw(st.sampled_from([100.0, 10000.0]))}
+
+
+@st.composite
 def dropout_inputs(draw):
     x = draw(floats((draw(size), *draw(hnp.array_shapes(min_dims=1, max_dims=3, max_side=9)))))
     seeds = draw(hnp.arrays(np.uint64, len(x), elements=seeds_of))
@@ -148,6 +161,7 @@ INPUTS = {
     "matmul": matmul_inputs(), "linear": linear_inputs(), "embedding": embedding_inputs(),
     "softmax": st.tuples(st.tuples(rows()), st.just({})), "log_softmax": st.tuples(st.tuples(rows()), st.just({})),
     "cross_entropy": cross_entropy_inputs(), "layer_norm": layer_norm_inputs(), "dropout": dropout_inputs(),
+    "rms_norm": rms_norm_inputs(), "rotary": rotary_inputs(), "relu_squared": of_one(not_near_zero),
     "attention": attention_inputs(),
 }
 

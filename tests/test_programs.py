@@ -137,7 +137,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_without_optional_packages_it_runs_and_says_what_to_install(place, tmp_path):
-    result = python("-c", WITHOUT_EXTRAS, EXAMPLES / "train_shakespeare.py", "--data", place / "text.txt", "--out",
+    result = python("-P", "-c", WITHOUT_EXTRAS, EXAMPLES / "train_shakespeare.py", "--data", place / "text.txt", "--out",
                     tmp_path / "run", *FLAGS)
     assert "no loss.png: pip install matplotlib to get it" in succeeds(result)
     assert not (tmp_path / "run/loss.png").exists() and (tmp_path / "run/results.json").exists()

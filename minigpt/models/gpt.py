@@ -30,14 +30,7 @@ class GPTConfig:
     dropout: float = 0.0            # share of numbers dropped while training, of the stream's inputs and of attention
 
     def __post_init__(self):
-        for name in "vocabulary_size", "context", "layers", "heads", "width":
-            if not 1 <= getattr(self, name) < 2 ** 31:
-                raise UserError(f"{name} is {getattr(self, name)}, but a model needs at least 1, and below 2^31")
-        if self.width % self.heads:
-            raise UserError(f"a width of {self.width} can't be divided among {self.heads} heads: choose a multiple of "
-                            f"{self.heads}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout is {self.dropout}, but has to be at least 0 and below 1")
+        check_shape(self)
 
     def parameter_count(self):
         """How many numbers such a model has, without making one."""
@@ -45,6 +38,18 @@ class GPTConfig:
         norm = C + b * C
         block = 2 * norm + 4 * (C * C + b * C) + (8 * C * C + b * 5 * C)
         return V * C + T * C + self.layers * block + norm
+
+
+def check_shape(config):
+    """Raise UserError for a shape that no GPT can have."""
+    for name in "vocabulary_size", "context", "layers", "heads", "width":
+        if not 1 <= getattr(config, name) < 2 ** 31:
+            raise UserError(f"{name} is {getattr(config, name)}, but a model needs at least 1, and below 2^31")
+    if config.width % config.heads:
+        raise UserError(f"a width of {config.width} can't be divided among {config.heads} heads: choose a multiple of "
+                        f"{config.heads}")
+    if not 0 <= config.dropout < 1:
+        raise UserError(f"dropout is {config.dropout}, but has to be at least 0 and below 1")
 
 
 class Block(Module):

@@ -12,7 +12,7 @@ The letters, here and in every kernel:
 
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
 elementwise, shape, reduce, matmul, linear, gelu, softmax, cross_entropy, embedding, layer_norm, attention, philox,
-dropout, adamw.
+dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared.
 """
 from .adamw import adamw_step
 from .attention import attention
@@ -26,9 +26,13 @@ from .linear import linear
 from .matmul import matmul
 from .philox import fold_in
 from .reduce import mean, sum
+from .relu_squared import relu_squared
+from .rms_norm import rms_norm
+from .rotary import rotary
 from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "concatenate", "cross_entropy", "divide", "dropout", "embedding", "exp",
            "fold_in", "gelu", "getitem", "layer_norm", "linear", "log", "log_softmax", "matmul", "mean", "multiply",
-           "power", "relu", "reshape", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
+           "power", "relu", "relu_squared", "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum",
+           "tanh", "transpose"]
