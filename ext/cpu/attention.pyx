@@ -61,7 +61,7 @@ cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k
                   floating[:, :, :, ::1] y, floating[:, :, ::1] l,
                   floating[:, :, ::1] transposes, floating[:, :, ::1] blocks, uint8_t[::1] keep):
     cdef Py_ssize_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], S = k.shape[1]
-    cdef Py_ssize_t b, h, t, t0, i, block, rows, seen
+    cdef Py_ssize_t b, h, t, t0, i, block, rows, seen, padded
     cdef Py_ssize_t n_blocks = (T + ROWS - 1) // ROWS, stride = H * D, width = blocks.shape[2]
     cdef floating scale = <floating> (1 / sqrt(<double> D))
     cdef bint masked = mask is not None, dropping = seeds is not None
@@ -76,11 +76,12 @@ cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k
                     t0 = block * ROWS
                     rows = min(ROWS, T - t0)
                     seen = visible(t0 + rows - 1, T, S, causal)         # keys that the last query of the block sees
-                    multiply(rows, round_up(seen), D, &q[b, t0, h, 0], stride, 1, kt, width, p, width, False)  # (1)
+                    padded = round_up(seen)
+                    multiply(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, width, p, width, False)       # (1)
                     for i in range(rows):
                         t = t0 + i
                         row = p + i * width
-                        l[b, h, t] = softmax(row, visible(t, T, S, causal), seen, scale,
+                        l[b, h, t] = softmax(row, visible(t, T, S, causal), padded, scale,
                                              &mask[b, 0] if masked else NULL)                  # (2)
                         if dropping:
                             drop(row, seen, seeds[b], h, t, dropout, &keep[0])                  # (3)
@@ -93,7 +94,7 @@ cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1]
                    floating[:, :, :, ::1] dq, floating[:, :, :, ::1] dk, floating[:, :, :, ::1] dv,
                    floating[:, :, ::1] transposes, floating[:, :, ::1] blocks, uint8_t[::1] keep):
     cdef Py_ssize_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], S = k.shape[1]
-    cdef Py_ssize_t b, h, t, t0, i, s, block, rows, seen, n
+    cdef Py_ssize_t b, h, t, t0, i, s, block, rows, seen, padded
     cdef Py_ssize_t n_blocks = (T + ROWS - 1) // ROWS, stride = H * D, width = blocks.shape[2]
     cdef floating scale = <floating> (1 / sqrt(<double> D)), c
     cdef bint masked = mask is not None, dropping = seeds is not None
@@ -110,16 +111,17 @@ cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1]
                     t0 = block * ROWS
                     rows = min(ROWS, T - t0)
                     seen = visible(t0 + rows - 1, T, S, causal)
-                    multiply(rows, round_up(seen), D, &q[b, t0, h, 0], stride, 1, kt, width, p, width, False)       # (1)
-                    multiply(rows, round_up(seen), D, &dy[b, t0, h, 0], stride, 1, vt, width, dx, width, False)     # (5)
+                    padded = round_up(seen)
+                    multiply(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, width, p, width, False)               # (1)
+                    multiply(rows, padded, D, &dy[b, t0, h, 0], stride, 1, vt, width, dx, width, False)     # (5)
                     for i in range(rows):
                         t = t0 + i
-                        n = visible(t, T, S, causal)
-                        again(p + i * width, n, seen, scale, l[b, h, t], &mask[b, 0] if masked else NULL)           # (2)
+                        again(p + i * width, visible(t, T, S, causal), padded, scale, l[b, h, t],
+                              &mask[b, 0] if masked else NULL)                                                      # (2)
                         c = dot(&dy[b, t, h, 0], &y[b, t, h, 0], D)                                                 # (6)
                         if dropping:
                             drop(dx + i * width, seen, seeds[b], h, t, dropout, &keep[0])                           # (5)
-                        for s in range(seen):
+                        for s in range(padded):
                             dx[i * width + s] = p[i * width + s] * (dx[i * width + s] - c) * scale                  # (6)
                         if dropping:
                             drop(p + i * width, seen, seeds[b], h, t, dropout, &keep[0])                            # (4)
@@ -146,42 +148,46 @@ cdef inline void transpose(Py_ssize_t S, Py_ssize_t D, const floating[:, :, :, :
             kt[d * width + s] = k[b, s, h, d]
 
 
-cdef inline floating softmax(floating *x, Py_ssize_t n, Py_ssize_t seen, floating scale,
-                             const uint8_t *allowed) noexcept nogil:
-    """(2) of one row, in place: x becomes p, 0 behind the n visible keys. Returns l, 0 where no key is seen."""
-    cdef Py_ssize_t s
-    cdef floating m, total_inverse, total = 0
+cdef inline Py_ssize_t hide(floating *x, Py_ssize_t n, const uint8_t *allowed) noexcept nogil:
+    """-inf for what a query may not look at: padding, and from column n to the next multiple of 8, which is returned.
+
+    So the loops that follow take whole vectors, where odd ends of a few numbers would cost as much as the rest.
+    """
+    cdef Py_ssize_t s, end = (n + 7) // 8 * 8
     if allowed != NULL:
         for s in range(n):
             x[s] = x[s] if allowed[s] else -INFINITY
-    m = largest(x, n)
+    for s in range(n, end):
+        x[s] = -INFINITY
+    return end
+
+
+cdef inline floating softmax(floating *x, Py_ssize_t n, Py_ssize_t padded, floating scale,
+                             const uint8_t *allowed) noexcept nogil:
+    """(2) of one row, in place: x becomes p, 0 behind the n visible keys. Returns l, 0 where no key is seen."""
+    cdef Py_ssize_t s, end = hide(x, n, allowed)
+    cdef floating total_inverse = 0, total = 0, m = largest(x, end)
     if m == -INFINITY:
         m = 0                                       # no key is seen, or only NaNs, which `total` will tell
-    for s in range(n):
+    for s in range(end):
         x[s] = exponential(scale * (x[s] - m))
         total += x[s]
-    if total == 0:
-        for s in range(seen):
-            x[s] = 0
-        return 0
-    total_inverse = 1 / total
-    for s in range(n):
+    if total != 0:
+        total_inverse = 1 / total
+    for s in range(end):
         x[s] *= total_inverse
-    for s in range(n, seen):
+    for s in range(end, padded):
         x[s] = 0
-    return scale * m + <floating> log(total)
+    return scale * m + <floating> log(total) if total != 0 else 0
 
 
-cdef inline void again(floating *x, Py_ssize_t n, Py_ssize_t seen, floating scale, floating l,
+cdef inline void again(floating *x, Py_ssize_t n, Py_ssize_t padded, floating scale, floating l,
                        const uint8_t *allowed) noexcept nogil:
     """(2) of one row from the l that the forward pass kept: x becomes p, in place."""
-    cdef Py_ssize_t s
-    for s in range(n):
+    cdef Py_ssize_t s, end = hide(x, n, allowed)
+    for s in range(end):
         x[s] = exponential(scale * x[s] - l)
-    if allowed != NULL:
-        for s in range(n):
-            x[s] = x[s] if allowed[s] else 0
-    for s in range(n, seen):
+    for s in range(end, padded):
         x[s] = 0
 
 
