@@ -69,14 +69,26 @@ def write_folder(folder, files):
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())                     # on the disk, before the rename says that it is
+        fsync_folder(writing)
         if folder.exists():
             shutil.rmtree(previous, ignore_errors=True)
             folder.rename(previous)
         writing.rename(folder)
+        fsync_folder(writing.parent)
     except OSError:
         shutil.rmtree(writing, ignore_errors=True)
         raise
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def fsync_folder(folder):
+    """Have the names in a folder on the disk, where the system can do that."""
+    if hasattr(os, "O_DIRECTORY"):
+        number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def sibling(folder, kind):

@@ -63,6 +63,7 @@ def kernel(reference, check=None):
 
     @functools.wraps(reference)
     def run(*arrays, **constants):
+        arrays = [contiguous(x) for x in arrays]
         if check is not None:
             check(*arrays, **constants)
         return chosen(functions, arrays)(*arrays, **constants)
@@ -115,17 +116,21 @@ def as_arrays(name, inputs):
         return [None if x is None else x.data for x in inputs]
     if dtype is None:                               # no tensor of floats: the first array of floats decides
         dtype = next((x.dtype for x in inputs if hasattr(x, "dtype") and x.dtype.kind == "f"), np.dtype(np.float64))
-    return [as_array(x, dtype) for x in inputs]
+    like = next((x.data for x in inputs if isinstance(x, Tensor)), None)
+    return [as_array(x, dtype, like) for x in inputs]
 
 
-def as_array(x, dtype):
-    """One input as a contiguous array: floats and Python numbers of `dtype`, integers and bools as they are."""
+def as_array(x, dtype, like):
+    """One input as a contiguous array: floats and Python numbers of `dtype`, integers and bools as they are.
+
+    A number becomes an array of the kind of `like`, a NumPy or CuPy array (or None).
+    """
     if x is None:
         return None
     if isinstance(x, Tensor):
         return x.data
     if isinstance(x, numbers.Real) and not isinstance(x, bool):
-        return np.asarray(x, dtype)
+        return np.asarray(x, dtype, like=like)
     if not hasattr(x, "dtype"):
-        return as_array(np.asarray(x), dtype)
+        return as_array(np.asarray(x, like=like), dtype, like)
     return contiguous(x.astype(dtype, copy=False) if x.dtype.kind == "f" else x)

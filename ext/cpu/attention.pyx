@@ -3,18 +3,16 @@
 Head by head, and in it block by block of ROWS queries: their scores with all keys that they may see stand in a small
 buffer that stays in the cache, never the whole (T, S). The five products of a block run on the register tile of
 tile.h, which reads a transpose by exchanging strides; only K^T and V^T, whose columns have to lie side by side, are
-copied. Columns are padded with zeros to a multiple of 16, so that the tile meets no odd ends.
+copied. The columns of scores are padded to a multiple of 16, so that the tile meets no odd ends there.
 """
 import numpy as np
 from cython cimport floating
 from libc.math cimport INFINITY, log, sqrt
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from philox_words cimport keep_row
 from tile cimport multiply
 from vectorised cimport exponential, largest
-
-cdef extern from "philox.h" nogil:
-    void keep_row(uint64_t seed, uint32_t plane, uint32_t row, long columns, uint32_t threshold, uint8_t *keep)
 
 cdef enum:
     ROWS = 24                                       # queries in a block; of 12, 24 and 48 the fastest at T = 64 and 256

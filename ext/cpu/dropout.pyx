@@ -3,8 +3,7 @@ import numpy as np
 from cython cimport floating
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-cdef extern from "philox.h" nogil:
-    void keep_row(uint64_t seed, uint32_t plane, uint32_t row, long columns, uint32_t threshold, uint8_t *keep)
+from philox_words cimport keep_row
 
 
 def dropout_forward(x, seeds, *, double p):

@@ -1,9 +1,8 @@
 """philox on the CPU. Equations (1)-(6) are derived in minigpt/ops/philox.py and computed in ext/cpu/philox.h."""
 import numpy as np
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 
-cdef extern from "philox.h" nogil:
-    uint64_t fold_in_one(uint64_t seed, uint32_t n)
+from philox_words cimport fold_in_one
 
 
 def fold_in(seeds, *, uint32_t n):

@@ -7,8 +7,7 @@
  *
  * A 6 x 16 tile of c (6 x 8 for double) stays in 12 of the 16 vector registers of AVX2. For each p two more load a row
  * of b, and each element of a is broadcast and multiplied into both: 12 multiply-adds for 8 loads. The loops over the
- * tile are unrolled by pragma, since only then do the sums stay in registers. Measured on a Zen 4 core, float, at
- * 64 x 64 x 32: see the README, "Speed". */
+ * tile are unrolled by pragma, since only then do the sums stay in registers. */
 #ifndef MINIGPT_TILE_H
 #define MINIGPT_TILE_H
 

@@ -38,10 +38,10 @@ def scores(q, k, mask, causal):
     x = q @ k.swapaxes(-1, -2) * q.shape[3] ** -0.5                         # (1)  (B, H, T, S)
     seen = np.ones_like(x, dtype=bool)
     if causal:
-        seen &= np.tri(T, S, S - T, dtype=bool)
+        seen &= np.tri(T, S, S - T, dtype=bool, like=x)
     if mask is not None:
         seen &= mask[:, None, None, :]
-    return np.where(seen, x, -np.inf).astype(x.dtype)
+    return np.where(seen, x, -np.inf)
 
 
 def weights(x, seeds, dropout):
@@ -53,8 +53,8 @@ def weights(x, seeds, dropout):
 
 def attention_forward(q, k, v, mask=None, seeds=None, *, causal=True, dropout=0.0):
     x = scores(heads_first(q), heads_first(k), mask, causal)                # (1)  (B, H, T, S)
-    m = x.max(-1, keepdims=True, initial=-1e30)                             # finite for a row that sees no key
-    total = np.exp(x - m).sum(-1, keepdims=True)                            #      0 for such a row
+    m = np.maximum(x.max(-1, keepdims=True) if x.size else x.sum(-1, keepdims=True), -1e30)     # finite for a row
+    total = np.exp(x - m).sum(-1, keepdims=True)                            # that sees no key; its sum is 0
     l = m + np.log(np.where(total > 0, total, 1))                           # (2)  (B, H, T, 1)
     p = np.exp(x - l)                                                       # (2)  (B, H, T, S)
     M = weights(x, seeds, dropout)
@@ -79,9 +79,9 @@ def attention_backward(dy, saved):
 
 def check(q, k, v, mask=None, seeds=None, *, causal=True, dropout=0.0):
     B, S = q.shape[0], k.shape[1]
-    if q.ndim != 4 or k.shape != (B, S, *q.shape[2:]) or v.shape != k.shape:
+    if q.ndim != 4 or (S == 0 and q.size) or k.shape != (B, S, *q.shape[2:]) or v.shape != k.shape:
         raise ValueError(f"attention: queries {q.shape} need keys and values of one shape (B, S, H, D) with the same "
-                         f"B, H and D, not {k.shape} and {v.shape}")
+                         f"B, H and D and at least one key, not {k.shape} and {v.shape}")
     if mask is not None and (mask.shape != (B, S) or mask.dtype != bool):
         raise ValueError(f"attention: keys {k.shape} need a mask of {(B, S)} bools, not {mask.shape} of {mask.dtype}")
     if seeds is not None and (seeds.shape != (B,) or seeds.dtype != np.uint64):

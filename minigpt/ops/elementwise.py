@@ -106,7 +106,7 @@ def power_forward(x, *, n):
 
 def power_backward(dy, saved):
     x, n = saved
-    return (dy * (n * x ** (n - 1)),)                                       # (5)
+    return (dy * (n * x ** (n - 1) if n else 0 * x),)                       # (5), where 0 * 0 ** -1 is 0
 
 
 def exp_forward(x):
@@ -136,7 +136,7 @@ def tanh_backward(dy, y):
 
 
 def sigmoid_forward(x):
-    y = 0.5 + 0.5 * np.tanh(0.5 * x)                                        # (9), in the form that can't overflow
+    y = np.exp(-np.logaddexp(0, -x))                                        # (9), in a form that can't overflow
     return y, y
 
 
@@ -171,5 +171,5 @@ Tensor.__mul__ = multiply
 Tensor.__rmul__ = lambda b, a: multiply(a, b)
 Tensor.__truediv__ = divide
 Tensor.__rtruediv__ = lambda b, a: divide(a, b)
-Tensor.__pow__ = lambda x, n: power(x, n=n)
+Tensor.__pow__ = lambda x, n: power(x, n=float(n))
 Tensor.__neg__ = lambda x: multiply(x, -1)

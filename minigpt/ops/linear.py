@@ -35,6 +35,13 @@ def linear_backward(dy, saved):
     return dx.reshape(x.shape), dw, db
 
 
+def check(x, w, b=None, *, transposed=False):
+    n_in, n_out = w.shape[::-1] if transposed else w.shape
+    if x.shape[-1:] != (n_in,) or (b is not None and b.shape != (n_out,)):
+        raise ValueError(f"linear: rows of {x.shape[-1:]} numbers do not fit a matrix from {n_in} to {n_out}"
+                         + ("" if b is None else f" and a shift of {b.shape}"))
+
+
 def examples(rng):
     yield (rng.normal(size=(3, 4)), rng.normal(size=(4, 5)), rng.normal(size=5)), {}
     yield (rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 5))), {}
@@ -42,4 +49,4 @@ def examples(rng):
     yield (rng.normal(size=4), rng.normal(size=(4, 5)), rng.normal(size=5)), {}
 
 
-linear = op(linear_forward, linear_backward, examples)
+linear = op(linear_forward, linear_backward, examples, check)

@@ -27,13 +27,18 @@ def matmul_backward(dy, saved):
     return unbroadcast(da, a.shape), unbroadcast(db, b.shape)
 
 
+def check(a, b):
+    if a.ndim < 2 or b.ndim < 2:
+        raise ValueError(f"matmul: multiplies matrices (..., T, K) and (..., K, S), not {a.shape} and {b.shape}")
+
+
 def examples(rng):
     yield (rng.normal(size=(3, 4)), rng.normal(size=(4, 5))), {}
     yield (rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 4, 5))), {}
     yield (rng.normal(size=(2, 1, 3, 4)), rng.normal(size=(5, 4, 6))), {}
 
 
-matmul = op(matmul_forward, matmul_backward, examples)
+matmul = op(matmul_forward, matmul_backward, examples, check)
 
 Tensor.__matmul__ = matmul
 Tensor.__rmatmul__ = lambda b, a: matmul(a, b)

@@ -27,9 +27,9 @@ LOW = np.uint64(0xFFFFFFFF)
 
 
 def philox4x32(c, key):
-    """Four arrays of random words (uint64 arrays of 32-bit values) from a counter of four and a key of two."""
-    c0, c1, c2, c3 = (np.asarray(word, np.uint64) for word in c)
-    k0, k1 = (np.asarray(word, np.uint64) for word in key)
+    """Four arrays of random words from a counter of four and a key of two; all of uint64 holding 32 bits, or integers."""
+    c0, c1, c2, c3 = (np.uint64(word) if isinstance(word, int) else word for word in c)
+    k0, k1 = (np.uint64(word) if isinstance(word, int) else word for word in key)
     for _ in range(10):
         p0, p1 = np.uint64(0xD2511F53) * c0, np.uint64(0xCD9E8D57) * c2     # (1)  each at most 64 bits
         c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & LOW, (p0 >> 32) ^ c3 ^ k1, p0 & LOW        # (2)
@@ -51,7 +51,8 @@ def keep_mask(seeds, *, shape, p):
     """(B, planes, rows, columns) bools for B seeds and shape (planes, rows, columns); False with probability p."""
     planes, rows, columns = shape
     blocks = -(-columns // 4)
-    counter = (np.arange(blocks), np.arange(rows)[:, None], np.arange(planes)[:, None, None], 0)
+    block, row, plane = (np.arange(n, dtype=np.uint64, like=seeds) for n in (blocks, rows, planes))
+    counter = block, row[:, None], plane[:, None, None], 0
     words = philox4x32(counter, words_of(seeds[:, None, None, None]))       # (5)  four of (B, planes, rows, blocks)
     words = np.stack(np.broadcast_arrays(*words), -1)
     words = words.reshape(len(seeds), planes, rows, 4 * blocks)[..., :columns]
@@ -63,4 +64,9 @@ def check_share(p):
         raise ValueError(f"dropout keeps a share 1 - p of the numbers: p is at least 0 and below 1, not {p}")
 
 
-fold_in = kernel(fold_in)
+def check_seeds(seeds, *, n):
+    if seeds.dtype != np.uint64 or not 0 <= n < 2 ** 32:
+        raise ValueError(f"fold_in: seeds are of uint64 and n is in 0 ... 2^32 - 1, not {seeds.dtype} and {n}")
+
+
+fold_in = kernel(fold_in, check_seeds)

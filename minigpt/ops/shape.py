@@ -55,6 +55,13 @@ def getitem_backward(dy, saved):
     return (dx,)
 
 
+def check_index(x, *, index):
+    for part in index if isinstance(index, tuple) else (index,):
+        if not (part is None or part is Ellipsis or isinstance(part, (numbers.Integral, slice))) or isinstance(part, bool):
+            raise TypeError(f"a tensor is indexed by integers and slices, not by {type(part).__name__}; "
+                            "embedding(x, ids) picks rows by an array of integers")
+
+
 def getitem_examples(rng):
     yield (rng.normal(size=(4, 5)),), {"index": 2}
     yield (rng.normal(size=(4, 5, 3)),), {"index": (slice(1, 3), slice(None, None, 2))}
@@ -78,19 +85,10 @@ def concatenate_examples(rng):
 
 reshape = op(reshape_forward, reshape_backward, reshape_examples)
 transpose = op(transpose_forward, transpose_backward, transpose_examples)
-getitem = op(getitem_forward, getitem_backward, getitem_examples)
+getitem = op(getitem_forward, getitem_backward, getitem_examples, check_index)
 concatenate = op(concatenate_forward, concatenate_backward, concatenate_examples)
-
-
-def basic_index(x, index):
-    """x[index] for integers, slices, None and ...: picking rows by an array of integers is `embedding`'s work."""
-    for part in index if isinstance(index, tuple) else (index,):
-        if not (part is None or part is Ellipsis or isinstance(part, (numbers.Integral, slice))) or isinstance(part, bool):
-            raise TypeError(f"a tensor is indexed by integers and slices, not by {type(part).__name__}; "
-                            "embedding(x, ids) picks rows by an array of integers")
-    return getitem(x, index=index)
 
 
 Tensor.reshape = lambda x, *shape: reshape(x, shape=shape)
 Tensor.transpose = lambda x, *axes: transpose(x, axes=axes)
-Tensor.__getitem__ = basic_index
+Tensor.__getitem__ = lambda x, index: getitem(x, index=index)
