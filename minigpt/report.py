@@ -93,8 +93,11 @@ class Progress:
             self.bar.close()
 
 
-def plot_losses(folder, title):
-    """loss.png from metrics.jsonl: losses over tokens. Returns None, or a sentence that says why there is none."""
+def plot_losses(folder, title, lines=None):
+    """loss.png from metrics.jsonl: losses over tokens. Returns None, or a sentence that says why there is none.
+
+    lines: {label: loss}, other models' losses to compare with, drawn across.
+    """
     try:
         import matplotlib
         matplotlib.use("Agg")
@@ -106,8 +109,14 @@ def plot_losses(folder, title):
     axes.plot([x for x, r in million], [r["train_loss"] for x, r in million], color="0.7", lw=0.8, label="training")
     seen = [(x, r["val_loss"]) for x, r in million if r["val_loss"] is not None]
     axes.plot([x for x, _ in seen], [y for _, y in seen], "o-", ms=3, label="validation")
+    for label, y in (lines or {}).items():
+        axes.axhline(y, color="0.3", lw=1, ls="--")
+        axes.annotate(f"{label}\n{y:.3f}", (1, y), xycoords=("axes fraction", "data"), textcoords="offset points",
+                      xytext=(4, 0), va="center")                                       # outside, where no curve runs
     if seen:
-        axes.annotate(f"{seen[-1][1]:.3f}", seen[-1], textcoords="offset points", xytext=(-4, 8), ha="right")
+        (x, end), (low, high) = seen[-1], axes.get_ylim()
+        below = any(0 < y - end < 0.1 * (high - low) for y in (lines or {}).values())   # a line is just above the end
+        axes.annotate(f"{end:.3f}", (x, end), textcoords="offset points", xytext=(-4, -14 if below else 8), ha="right")
     axes.set_title(title.encode("utf-8", "backslashreplace").decode(), parse_math=False)     # a file name may have $
     axes.set(xlabel="training tokens seen, million", ylabel="loss, nats a character")
     axes.grid(alpha=0.3)

@@ -324,6 +324,7 @@ BAD = {
     "config of a list": (lambda f: change_config(f, lambda c: [c]), "not of this program"),
     "another format": (lambda f: change_config(f, lambda c: c | {"format": "minigpt-0"}), "'minigpt-1'"),
     "unknown model": (lambda f: change_config(f, lambda c: c | {"model": "gtp"}), "names the model 'gtp'"),
+    "model that is no network": (lambda f: change_config(f, lambda c: c | {"model": "ngram"}), "names the model 'ngram'"),
     "unknown key": (in_config(witdh=4), "did you mean width?"),
     "word as width": (in_config(width="4"), "'width'"),
     "odd width": (in_config(width=7), "can't be divided among 2 heads"),

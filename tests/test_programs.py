@@ -13,8 +13,10 @@ import pytest
 
 import minigpt
 from minigpt import checkpoint
+from minigpt.data import split
 from minigpt.kernels import cpu
-from minigpt.report import Progress, read_metrics
+from minigpt.models.ngram import NGram
+from minigpt.report import Progress, plot_losses, read_metrics
 from minigpt.settings import field_comments
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -80,9 +82,36 @@ def test_a_run_leaves_its_results(place):
     assert results["parameters"] == len(latest.model.flat)
     assert results["corpus_sha256"] == latest.training["corpus_sha256"]
     assert results["kernels"] == cpu.status()
+    training, validation = split(latest.tokenizer.encode(TEXT), 8)
+    counting = NGram(latest.tokenizer.vocabulary_size, 7).fit(training).loss(validation)
+    assert (results["counting_order"], results["counting_loss"]) == (7, counting)
     for part in (f"text.txt, {len(TEXT)} characters", f"{results['parameters']:,} parameters", cpu.status(),
-                 f"validation loss {results['val_loss']:.4f}", "results in run", "--checkpoint run --prompt"):
+                 f"validation loss {results['val_loss']:.4f}", "results in run", "--checkpoint run --prompt",
+                 f"counting  7-grams reach {counting:.4f} nats a character",
+                 f"that is still worse than counting: 7-grams reach {counting:.4f}"):
         assert part in output
+
+
+def test_counting_can_be_left_out_or_made_weaker_also_of_a_run_that_is_resumed(place, tmp_path):
+    shutil.copytree(place / "run", tmp_path / "run")
+    outputs, results = [], []
+    for flags in ["--counting-order", "0", "--steps", "7"], ["--counting-order", "1", "--steps", "60"]:
+        flags += ["--data", place / "text.txt", "--learning-rate", "0.1"]
+        outputs.append(succeeds(program("train_shakespeare", "--resume", tmp_path / "run", *flags)))
+        results.append(json.loads((tmp_path / "run/results.json").read_text(encoding="utf-8")))
+    assert "-grams" not in outputs[0] and (results[0]["counting_order"], results[0]["counting_loss"]) == (0, None)
+    assert f"that is better than counting: 1-grams reach {results[1]['counting_loss']:.4f}" in outputs[1]
+    assert results[1]["val_loss"] < results[1]["counting_loss"]
+
+
+@pytest.mark.skipif(not HAS_MATPLOTLIB, reason="matplotlib is not installed")
+def test_lines_to_compare_with_are_drawn(place, tmp_path):
+    shutil.copy(place / "run/metrics.jsonl", tmp_path)
+    pictures = []
+    for lines in None, {"counting": 2.5}, {"counting": 3.5}, {"counting": 2.5, "guessing": 3.5}:
+        assert plot_losses(tmp_path, "title", lines) is None
+        pictures.append((tmp_path / "loss.png").read_bytes())
+    assert len(set(pictures)) == 4
 
 
 def generated(place, *flags, prompt="to be", folder="run"):
@@ -239,6 +268,7 @@ MISTAKES = {
     "no width": ((*TRAIN, "--width", "0"), "width is 0"),
     "far too wide": ((*TRAIN, "--width", "1000000000000000"), "below 2^31"),
     "dropout of more than all": ((*TRAIN, "--dropout", "1.5"), "dropout is 1.5"),
+    "counting backwards": ((*TRAIN, "--counting-order", "-1"), "counting_order is -1"),
     "no steps": ((*TRAIN, "--steps", "0"), "steps is 0"),
     "half a step": ((*TRAIN, "--steps", "0.5"), "argument --steps: expected a whole number"),
     "unknown flag": ((*TRAIN, "--widht", "8"), "unknown argument --widht: did you mean --width?"),
