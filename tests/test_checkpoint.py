@@ -148,10 +148,12 @@ def test_kill_minus_nine_at_any_moment_leaves_the_last_checkpoint_or_the_next(tm
     places = [str(Path(minigpt.__file__).parents[1]), str(Path(__file__).parent)]
     with subprocess.Popen([sys.executable, "-P", "-c", SAVE_UNTIL_KILLED, folder], stdin=subprocess.PIPE, text=True,
                           stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(places)}) as saver:
-        for _ in range(40):
+        for turn in range(40):
             saver.stdin.write(f"{last + 1}\n")
             saver.stdin.flush()
             completed, process = numbers_until("process", saver.stdout)
+            if turn % 2:
+                completed.append(int(saver.stdout.readline()))      # on a busy machine, too, some saves are completed
             time.sleep(moment.uniform(0, 0.03))
             os.kill(int(process.split()[1]), signal.SIGKILL)
             completed += numbers_until("killed", saver.stdout)[0]
@@ -159,7 +161,7 @@ def test_kill_minus_nine_at_any_moment_leaves_the_last_checkpoint_or_the_next(tm
             assert saved_number(folder) in (last, last + 1)
             last = saved_number(folder)
         saver.stdin.close()
-    assert last > 5
+    assert last >= 20
 
 
 class Killed(BaseException):
