@@ -31,3 +31,4 @@ for step in range(401):
     for parameter in w, bias:
         parameter.data -= 0.5 * parameter.grad              # move
         parameter.grad[...] = 0
+print("24 numbers can't all be hit by 20 weights: the gradient is 0 where the loss is as small as it can be.")

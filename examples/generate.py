@@ -6,6 +6,7 @@
 """
 import sys
 from dataclasses import dataclass
+from itertools import chain
 
 from minigpt import checkpoint
 from minigpt.generate import check_rules, generate_text
@@ -33,8 +34,8 @@ def main(settings):
     saved = checkpoint.load(settings.checkpoint)
     pieces = generate_text(saved.model, saved.tokenizer, settings.prompt, settings.length, settings.seed, settings.stop,
                            settings.temperature, settings.top_k, settings.top_p)
-    sys.stdout.write(settings.prompt)
-    for piece in pieces:
+    first = next(pieces, "")                                # before the prompt is printed: it may be a wrong one
+    for piece in chain([settings.prompt, first], pieces):
         sys.stdout.write(piece)
         sys.stdout.flush()
     print()

@@ -30,7 +30,7 @@ def info():
                                         f"{pool['num_threads']} threads"))
     lines.append(("kernels", cpu.status()))
     lines += [("", name) for name in cpu.names() if cpu.available()]
-    for extra in "safetensors", "tqdm", "matplotlib", "cupy":
+    for extra in "safetensors", "tqdm", "matplotlib":
         lines.append((extra, version(extra)))
     return "\n".join(f"{name:12} {value}" for name, value in lines)
 

@@ -56,11 +56,14 @@ class Metrics:
 def read_metrics(path):
     """The records of a metrics.jsonl; lines that are not whole are left out, as a kill may leave one."""
     records = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []:
+    text = Path(path).read_text(encoding="utf-8", errors="replace") if Path(path).exists() else ""
+    for line in text.splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except ValueError:
             continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 

@@ -108,7 +108,7 @@ def parse(Settings, argv=None, description=None, defaults=None):
     values |= given                                     # only what stood on the command line: SUPPRESS
     missing = _missing(Settings, values)
     if missing:
-        raise UserError(f"{_flag(missing[0])} has no default: give it a value")
+        raise UserError(f"{_flag(missing[0])} is required: give it a value")
     return Settings(**values)
 
 
@@ -260,7 +260,8 @@ def _is_required(field):
 
 def _default(field):
     value = field.default if field.default is not dataclasses.MISSING else field.default_factory()
-    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), value)
+    shown = repr(value) if isinstance(value, str) and value.strip() != value else value     # "\n" would be invisible
+    return {"None": "none", "True": "yes", "False": "no"}.get(str(value), shown)
 
 
 def _flag(name):

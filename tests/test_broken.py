@@ -97,6 +97,31 @@ def test_a_broken_backward_pass_is_caught(name, text, replacement):
         check_all_examples(name, broken(backward, text, replacement, names_of(backward)))
 
 
+DAMAGE = {"twice": lambda dx: 2 * dx, "a sign": lambda dx: -dx, "nothing": np.zeros_like, "its last row": lambda dx: (
+    dx * (np.arange(dx.size).reshape(dx.shape) < dx.size - max(1, dx.shape[-1] // 2)) if dx.ndim else 0 * dx)}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", [name for name in op.ALL if "cpu" in op.ALL[name].pairs])
+def test_each_gradient_of_a_compiled_backward_pass_is_missed_if_it_is_wrong(name, damage):
+    """Its source can't be changed here, so what it returns is: each gradient in turn."""
+    forward, backward = op.ALL[name].pairs["cpu"]
+    number = max(sum(dx is not None for dx in backward(*both(forward, arrays, constants)))
+                 for arrays, constants in examples(name))
+    for which in range(number):
+        def damaged(dy, saved):
+            return [dx if dx is None or i != which else DAMAGE[damage](dx) for i, dx in enumerate(backward(dy, saved))]
+
+        with pytest.raises(WrongGradient, match=name):
+            for arrays, constants in examples(name):
+                check_pair(forward, damaged, arrays, constants, name)
+
+
+def both(forward, arrays, constants):
+    y, saved = forward(*arrays, **constants)
+    return np.ones_like(y), saved
+
+
 @pytest.mark.parametrize("name, helper, text, replacement", BROKEN_HELPERS)
 def test_a_broken_helper_of_a_backward_pass_is_caught(name, helper, text, replacement):
     backward = op.ALL[name].pairs["reference"][1]

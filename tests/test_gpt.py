@@ -1,6 +1,8 @@
 """The whole model: an operation can be right and a layer wrong."""
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from minigpt import nn, no_grad
 from minigpt.data import sequence_seeds
@@ -47,6 +49,30 @@ def test_the_gradient_of_the_whole_model_is_its_slope(variant, recompute, backen
         direction[where] = rng.normal(size=direction[where].shape)
         slope = (loss_at(h, direction) - loss_at(-h, direction)) / (2 * h)
         assert slope == pytest.approx(gradient @ direction, rel=1e-6, abs=1e-9)
+
+
+@settings(max_examples=15)
+@given(shape=st.fixed_dictionaries({
+    "vocabulary_size": st.integers(2, 13), "context": st.integers(1, 9), "layers": st.integers(1, 3),
+    "heads": st.integers(1, 3), "bias": st.booleans(), "dropout": st.sampled_from([0.0, 0.4])}),
+    head_width=st.integers(1, 9), B=st.integers(1, 3), seed=st.integers(0, 2 ** 32 - 1))
+def test_the_gradient_is_the_slope_for_any_shape_and_any_text(shape, head_width, B, seed, backend):
+    model = small_gpt(**shape, width=head_width * shape["heads"])
+    rng = np.random.default_rng(seed)
+    V, T = shape["vocabulary_size"], rng.integers(1, shape["context"] + 1)
+    x, y = rng.integers(V, size=(B, T)), rng.integers(-1, V, size=(B, T))       # -1: a target that does not count
+    seeds = sequence_seeds(seed, 0, B)
+    model.loss(x, y, seeds).backward()
+    gradient, weights, h = model.flat.grad.copy(), model.flat.data.copy(), 1e-6
+    direction = rng.normal(size=weights.shape)
+    direction /= np.linalg.norm(direction)
+    losses = []
+    for step in h, -h:
+        model.flat.data[...] = weights + step * direction
+        with no_grad():
+            losses.append(model.loss(x, y, seeds).item())
+    size = np.linalg.norm(gradient * direction)
+    assert (losses[0] - losses[1]) / (2 * h) == pytest.approx(gradient @ direction, rel=1e-5, abs=1e-5 * size + 1e-9)
 
 
 def test_recomputed_blocks_give_the_same_gradient_bit_for_bit():

@@ -283,7 +283,7 @@ MISTAKES = {
     "resumed with another text": ((*RESUME, "run", "--data", "other.txt"), "learnt from another text than other.txt"),
     "resumed in another place": ((*RESUME, "run", "--out", "run2"), "--resume goes on in the folder it is given"),
     "resumed from one checkpoint": ((*RESUME, "run/latest"), "run/latest is one checkpoint of a run"),
-    "no checkpoint given": (("generate",), "--checkpoint has no default"),
+    "no checkpoint given": (("generate",), "--checkpoint is required"),
     "no such checkpoint": ((*GENERATE, "--checkpoint", "none"), "there is no folder none"),
     "checkpoint of an impossible name": ((*GENERATE, "--checkpoint", "x" * 300), "there is no folder x"),
     "folder that is no checkpoint": ((*GENERATE, "--checkpoint", "nothing"), "nothing holds no checkpoint"),

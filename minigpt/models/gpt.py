@@ -45,6 +45,8 @@ def check_shape(config):
     for name in "vocabulary_size", "context", "layers", "heads", "width":
         if not 1 <= getattr(config, name) < 2 ** 31:
             raise UserError(f"{name} is {getattr(config, name)}, but a model needs at least 1, and below 2^31")
+    if config.layers > 10_000:
+        raise UserError(f"layers is {config.layers}, but has to be at most 10000")
     if config.width % config.heads:
         raise UserError(f"a width of {config.width} can't be divided among {config.heads} heads: choose a multiple of "
                         f"{config.heads}")

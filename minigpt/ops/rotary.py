@@ -40,10 +40,8 @@ def turned(x, cos, sin, sign):
 
 
 def rotary_forward(x, *, begin=0, base=10000.0):
-    cos, sin = angles(x.shape[1], x.shape[3], begin, base)
-    like_x = [np.empty_like(x, shape=cos.shape) for _ in range(2)]          # on x's device, of x's dtype
-    like_x[0][...], like_x[1][...] = cos, sin
-    return turned(x, *like_x, 1), like_x
+    cos, sin = (np.asarray(a, x.dtype, like=x) for a in angles(x.shape[1], x.shape[3], begin, base))
+    return turned(x, cos, sin, 1), (cos, sin)
 
 
 def rotary_backward(dy, saved):

@@ -19,7 +19,8 @@ def why_not():
     if choice == "none":
         return "switched off by MINIGPT_KERNELS=none"
     if importlib.util.find_spec(f"{__name__}.machine") is None:
-        return "they were not built: install a C compiler, then minigpt again"
+        return (f"there are none in {__path__[0]}: with a C compiler at hand, pip install minigpt again, or, to work on "
+                "this folder itself, pip install -e .")
     from . import machine                           # itself compiled for any CPU, so importing it is safe
     return None if machine.supported() else "they were built for a CPU with AVX2 and FMA, which this one lacks"
 

@@ -1,0 +1,4 @@
+"""python -m minigpt: the console script."""
+from .cli import main
+
+main()
