@@ -4,6 +4,7 @@
     python examples/train_shakespeare.py --preset quick          one minute, to see all of it work
     python examples/train_shakespeare.py --data my.txt           any text of yours
     python examples/train_shakespeare.py --resume runs/mine      go on with a run that was stopped
+    mpiexec -n 2 python examples/train_shakespeare.py            two processes, on one machine or two
 
 The first 90% of the text is learnt from, the last 10% measures: the loss shown as "validation" is the mean surprise
 at its characters, in nats, in windows of the model's context that do not overlap. For comparison: counting alone, a
@@ -20,8 +21,9 @@ from minigpt.generate import generate_text
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.parallel import cores
+from minigpt.ranks import program
 from minigpt.report import plot_losses, prepare_folder, write_results, write_text
-from minigpt.settings import UserError, as_dict, from_dict, parse, program
+from minigpt.settings import UserError, as_dict, from_dict, parse
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import Position, TrainSettings, train
 
@@ -58,25 +60,27 @@ class Settings(TrainSettings):
             raise UserError("--sample-length and --stop-after have to be at least 1")
 
 
-def main(settings):
+def main(settings, ranks):
     settings, saved = (settings, None) if settings.resume is None else saved_run(settings)
-    corpus = load_corpus(settings.data, log=print)
+    corpus = ranks.first(load_corpus, settings.data, print)     # one rank fetches, all know
     print(f"text      {corpus.source}")
     model, tokenizer = (saved.model, saved.tokenizer) if saved else new_model(settings, corpus)
     check_same_corpus(saved, corpus)
     training, validation = split(tokenizer.encode(corpus.text), settings.context)
-    out = prepare_folder(settings.out or next_free("runs/shakespeare"))
+    out = ranks.first(lambda: prepare_folder(settings.out or next_free("runs/shakespeare")))
     print(f"model     GPT, {settings.layers} layers, {settings.heads} heads, width {settings.width}, context "
           f"{settings.context}: {len(model.flat):,} parameters")
-    print(f"kernels   {cpu.status()}; {settings.workers or cores()} worker threads")
+    several = f"{ranks.size} ranks of " if ranks.size > 1 else ""
+    print(f"kernels   {cpu.status()}; {several}{settings.workers or cores(ranks)} worker threads")
     print(f"training  {settings.steps} steps of {settings.batch_size} x {settings.context} characters; results in {out}",
           flush=True)
 
     position = from_dict(Position, saved.training["position"], f"{saved.folder}, 'position',") if saved else None
     keep = {"settings": as_dict(settings), "corpus_sha256": corpus.sha256}
     position, interrupted = train(model, tokenizer, training, validation, settings, out, position, keep,
-                                  settings.stop_after)
-    report(model, tokenizer, corpus, settings, out, position, interrupted)
+                                  settings.stop_after, ranks)
+    if ranks.rank == 0:
+        report(model, tokenizer, corpus, settings, out, position, interrupted)
 
 
 def new_model(settings, corpus):
