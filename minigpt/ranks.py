@@ -114,6 +114,7 @@ class MPIRanks(Ranks):
         if self.rank:
             self.streams[1].write(sys.stderr.getvalue())
         self.streams[1].flush()
+        time.sleep(0.5)                                     # mpiexec passes it on, before it hears of the end
 
 
 def launched():
