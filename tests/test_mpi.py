@@ -411,7 +411,7 @@ TROUBLE = """
 from minigpt import settings, train
 usual = train.training_step
 def trouble(*arguments):
-    if arguments[5] == 4 and os.environ["PMI_RANK"] == {rank!r}:
+    if arguments[5] == 4 and os.environ["PMI_RANK"] in {rank!r}:
         raise {error}
     return usual(*arguments)
 train.training_step = trouble
@@ -421,10 +421,11 @@ train.training_step = trouble
 @needs_mpi
 @pytest.mark.parametrize("rank, error, code, line", [
     ("1", "ZeroDivisionError('in here')", 1, "ZeroDivisionError: in here"),
+    ("01", "ZeroDivisionError('in here')", 1, "ZeroDivisionError: in here"),
     ("1", "settings.UserError('no file here')", 2, "error: no file here"),
     ("0", "settings.UserError('no disk here')", 2, "error: no disk here"),
-], ids=["bug", "mistake", "mistake of the first"])
-def test_a_rank_that_fails_alone_says_so_and_ends_the_others(text, tmp_path, rank, error, code, line):
+], ids=["bug", "bug of all", "mistake", "mistake of the first"])
+def test_what_ends_a_rank_is_told_once_and_ends_the_others(text, tmp_path, rank, error, code, line):
     before = BEFORE.format(TROUBLE.format(rank=rank, error=error))
     found, output, errors = launch(2, "-c", before, EXAMPLE, "--data", text, "--out", tmp_path / "run", "--steps", "9", *SMALL)
     assert (found, errors.splitlines().count(line), "step 9/9" in errors) == (code, 1, False), errors
