@@ -91,7 +91,7 @@ class MPIRanks(Ranks):
         return self
 
     def __exit__(self, kind, error, trace):
-        code = error.code if kind is SystemExit else kind and 1     # None or 0 where all went well
+        code = error.code if kind is SystemExit else int(kind is not None)      # None or 0: all went well
         failures = bytearray(self.size)
         meeting = self.farewell.Iallgather(bytes([bool(code)]), failures)
         patience = time.monotonic() + (PATIENCE if code else float("inf"))
