@@ -1,9 +1,11 @@
 """Train a GPT on Shakespeare, character by character, and let it speak.
 
     python examples/train_shakespeare.py                         about four minutes on two cores
-    python examples/train_shakespeare.py --preset quick          one minute, to see all of it work
+    python examples/train_shakespeare.py --preset gpt2           plain GPT-2 with AdamW instead: about three
+    python examples/train_shakespeare.py --preset quick          half a minute, to see all of it work
     python examples/train_shakespeare.py --data my.txt           any text of yours
     python examples/train_shakespeare.py --resume runs/mine      go on with a run that was stopped
+    mpiexec -n 2 python examples/train_shakespeare.py            two processes, on one machine or two
 
 The first 90% of the text is learnt from, the last 10% measures: the loss shown as "validation" is the mean surprise
 at its characters, in nats, in windows of the model's context that do not overlap. The line to beat is drawn first:
@@ -12,19 +14,26 @@ what counting alone reaches (minigpt/models/ngram.py). Ctrl-C stops, saves and s
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from shlex import quote
+from typing import ClassVar, Literal
 
 from minigpt import checkpoint
 from minigpt.data import load_corpus, split
 from minigpt.generate import generate_text
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.models.ngram import NGram
 from minigpt.parallel import cores
+from minigpt.ranks import program
 from minigpt.report import plot_losses, prepare_folder, write_results, write_text
-from minigpt.settings import UserError, as_dict, from_dict, parse, program
+from minigpt.settings import UserError, as_dict, from_dict, parse
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import Position, TrainSettings, train
+
+
+GPT2 = {"model": "gpt", "optimizer": "adamw", "steps": 2400, "batch_size": 12, "learning_rate": 3e-3,
+        "last_learning_rate": 1e-4, "warm_up": 100, "hold": 0.0, "weight_decay": 0.1, "beta2": 0.99}
 
 
 @dataclass(frozen=True)
@@ -33,23 +42,29 @@ class Settings(TrainSettings):
     out: str | None = None          # folder for everything that the run leaves (none: the next free runs/shakespeare-N)
     resume: str | None = None       # folder of a run to go on with, with its own settings; other flags still win
     stop_after: int | None = None   # stop after this step, as Ctrl-C would
-    steps: int = 2400               # updates of the parameters
-    batch_size: int = 12            # sequences in an update
-    learning_rate: float = 3e-3     # highest learning rate
-    last_learning_rate: float = 1e-4    # learning rate of the last step
+    model: Literal["gpt_modern", "gpt"] = "gpt_modern"      # the modern GPT; or GPT-2, for which see --preset gpt2
+    steps: int = 2200               # updates of the parameters
+    optimizer: Literal["adamw", "muon"] = "muon"    # what makes the updates
+    learning_rate: float = 0.02     # highest learning rate
+    last_learning_rate: float = 4e-4    # learning rate of the last step
+    warm_up: int = 20               # steps in which the learning rate rises
+    hold: float = 0.4               # share of the steps after which the learning rate begins to fall
+    weight_decay: float = 0.0       # decay of matrices (with AdamW of embeddings, too)
+    beta2: float = 0.95             # AdamW: how long the mean of squared gradients remembers
     eval_every: int = 400           # steps between two validations, each of which saves a checkpoint
     layers: int = 4                 # blocks of the GPT
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the residual stream
     context: int = 128              # characters that the model can look back on
     dropout: float = 0.0            # share of numbers dropped while training
-    bias: bool = True               # learned shifts in linear layers and norms
+    bias: bool = True               # learned shifts in linear layers and norms; GPT-2 alone has any
     sample_length: int = 600        # characters in the sample at the end
     counting_order: int = 7         # characters in the n-grams of the counting model to compare with (0: none)
 
     presets: ClassVar[dict[str, dict]] = {
-        "quick": {"steps": 600, "context": 64, "eval_every": 200},
-        "nanogpt-cpu": {"steps": 2000, "context": 64, "learning_rate": 1e-3},
+        "quick": {"steps": 300, "eval_every": 100},
+        "gpt2": GPT2,
+        "nanogpt-cpu": GPT2 | {"steps": 2000, "context": 64, "learning_rate": 1e-3},
     }
 
     def __post_init__(self):
@@ -60,18 +75,19 @@ class Settings(TrainSettings):
             raise UserError(f"counting_order is {self.counting_order}, but can't be negative")
 
 
-def main(settings):
+def main(settings, ranks):
     settings, saved = (settings, None) if settings.resume is None else saved_run(settings)
-    corpus = load_corpus(settings.data, log=print)
+    corpus = ranks.first(load_corpus, settings.data, print)     # one rank fetches, all know
     print(f"text      {corpus.source}")
     model, tokenizer = (saved.model, saved.tokenizer) if saved else new_model(settings, corpus)
     check_same_corpus(saved, corpus)
     training, validation = split(tokenizer.encode(corpus.text), settings.context)
-    out = prepare_folder(settings.out or next_free("runs/shakespeare"))
-    print(f"model     GPT, {settings.layers} layers, {settings.heads} heads, width {settings.width}, context "
+    out = ranks.first(prepare_out, settings, saved)
+    print(f"model     {model.name}, {settings.layers} layers, {settings.heads} heads, width {settings.width}, context "
           f"{settings.context}: {len(model.flat):,} parameters")
-    print(f"kernels   {cpu.status()}; {settings.workers or cores()} worker threads")
-    counting = counting_loss(settings, tokenizer, training, validation)
+    several = f"{ranks.size} ranks of " if ranks.size > 1 else ""
+    print(f"kernels   {cpu.status()}; {several}{settings.workers or cores(ranks)} worker threads")
+    counting = ranks.first(counting_loss, settings, tokenizer, training, validation)
     if counting is not None:
         print(f"counting  {settings.counting_order}-grams reach {counting:.4f} nats a character")
     print(f"training  {settings.steps} steps of {settings.batch_size} x {settings.context} characters; results in {out}",
@@ -80,8 +96,9 @@ def main(settings):
     position = from_dict(Position, saved.training["position"], f"{saved.folder}, 'position',") if saved else None
     keep = {"settings": as_dict(settings), "corpus_sha256": corpus.sha256}
     position, interrupted = train(model, tokenizer, training, validation, settings, out, position, keep,
-                                  settings.stop_after)
-    report(model, tokenizer, corpus, settings, out, position, interrupted, counting)
+                                  settings.stop_after, ranks)
+    if ranks.rank == 0:
+        report(model, tokenizer, corpus, settings, out, position, interrupted, counting)
 
 
 def counting_loss(settings, tokenizer, training, validation):
@@ -94,9 +111,10 @@ def counting_loss(settings, tokenizer, training, validation):
 def new_model(settings, corpus):
     """A fresh GPT, and the tokenizer of the text's characters."""
     tokenizer = CharTokenizer.train(corpus.text)
-    config = GPTConfig(tokenizer.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width,
-                       settings.bias, settings.dropout)
-    return GPT(config, seed=settings.seed), tokenizer
+    shape = tokenizer.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width
+    if settings.model == "gpt":
+        return GPT(GPTConfig(*shape, settings.bias, settings.dropout), seed=settings.seed), tokenizer
+    return GPTModern(GPTModernConfig(*shape, settings.dropout), seed=settings.seed), tokenizer
 
 
 def saved_run(settings):
@@ -108,10 +126,11 @@ def saved_run(settings):
     if "settings" not in saved.training or "position" not in saved.training:
         raise UserError(f"{saved.folder} was not written by this program, so training can't go on from it")
     settings = parse(Settings, defaults=saved.training["settings"] | {"out": folder, "resume": None, "stop_after": None})
-    for name in "layers", "heads", "width", "context", "dropout", "bias":
-        if getattr(settings, name) != getattr(saved.model.config, name):
-            raise UserError(f"the model in {folder} has {name} {getattr(saved.model.config, name)}, which can't be "
-                            f"changed to {getattr(settings, name)} now: leave --{name} out, or start a new run")
+    shape = as_dict(saved.model.config) | {"model": saved.model.name}
+    for name in ("model", "layers", "heads", "width", "context", "dropout", "bias"):
+        if getattr(settings, name) != shape.get(name, getattr(settings, name)):
+            raise UserError(f"the model in {folder} has {name} {shape[name]}, which can't be changed to "
+                            f"{getattr(settings, name)} now: leave --{name} out, or start a new run")
     if Path(settings.out) != Path(folder):
         raise UserError(f"--resume goes on in the folder it is given, {folder}: leave --out out")
     return settings, saved
@@ -120,6 +139,14 @@ def saved_run(settings):
 def check_same_corpus(saved, corpus):
     if saved and saved.training.get("corpus_sha256") != corpus.sha256:
         raise UserError(f"the run in {saved.folder} learnt from another text than {corpus.name}: give its own with --data")
+
+
+def prepare_out(settings, saved):
+    """The folder for the run; never one that holds another run."""
+    out = Path(settings.out or next_free("runs/shakespeare"))
+    if not saved and any(Path(out, name).exists() for name in ("best", "latest")):
+        raise UserError(f"{out} holds a run already: go on with it by --resume {out}, or choose another --out")
+    return prepare_folder(out)
 
 
 def next_free(folder):
@@ -139,7 +166,7 @@ def report(model, tokenizer, corpus, settings, out, position, interrupted, count
                "counting_order": settings.counting_order}
     write_results(out, results)
     lines = {} if counting is None else {f"counting,\n{settings.counting_order}-grams": counting}
-    hint = plot_losses(out, f"GPT, {len(model.flat):,} parameters, {corpus.name}", lines)
+    hint = plot_losses(out, f"{model.name}, {len(model.flat):,} parameters, {corpus.name}", lines)
     if interrupted:
         print(f"stopped at step {position.step}; to go on: python examples/train_shakespeare.py --resume {out}")
     print(f"validation loss {position.val_loss:.4f} nats a character (best {position.best_val_loss:.4f}) after "
@@ -147,8 +174,12 @@ def report(model, tokenizer, corpus, settings, out, position, interrupted, count
     if counting is not None:
         verdict = "better than" if position.val_loss < counting else "still worse than"
         print(f"that is {verdict} counting: {settings.counting_order}-grams reach {counting:.4f}")
-    print(hint or f"saved in {out}: loss.png, metrics.jsonl, results.json, sample.txt, and the checkpoints best, latest")
-    print(f'to hear more: python examples/generate.py --checkpoint {out} --prompt "{corpus.text.split(chr(10))[0][:20]}"')
+    if hint:
+        print(hint)
+    print(f"saved in {out}: metrics.jsonl, results.json, sample.txt, {'' if hint else 'loss.png, '}the checkpoints best and "
+          "latest")
+    prompt = next(line for line in corpus.text.splitlines() if line.strip())[:20]
+    print(f"to hear more: python examples/generate.py --checkpoint {quote(str(out))} --prompt {quote(prompt)}")
 
 
 if __name__ == "__main__":

@@ -112,10 +112,12 @@ def gradient_norm(gradient):
     return math.sqrt(float(np.dot(gradient, gradient)))
 
 
-def warm_up_then_cosine(step, steps, warm_up, peak, last):
-    """The learning rate of step 0 ... steps - 1: up linearly over `warm_up` steps to `peak`, then down a half cosine to
-    `last` at the final step. A function of the step alone, never of a clock, so that a run can be repeated."""
+def warm_up_hold_fall(step, steps, warm_up, hold, peak, last):
+    """The learning rate of step 0 ... steps - 1: up linearly over `warm_up` steps to `peak`, there until the share `hold` of
+    the steps is made, then down linearly to `last` at the final step. A function of the step alone, never of a clock, so
+    that a run can be repeated."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
-    progress = (step - warm_up) / max(1, steps - 1 - warm_up)
-    return last + (peak - last) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    begin = max(warm_up, hold * steps)
+    progress = (step - begin) / max(1, steps - 1 - begin)
+    return peak + (last - peak) * min(1.0, max(0.0, progress))

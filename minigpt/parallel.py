@@ -1,4 +1,4 @@
-"""Micro-batches over worker threads.
+"""Micro-batches over worker threads, and over ranks.
 
 A step's batch is cut into micro-batches of a few sequences. Each worker thread, one a core, takes its micro-batches
 through the whole forward and backward pass on its own replica of the model, which shares the weights and owns its
@@ -8,22 +8,32 @@ of gradients a step. NumPy's BLAS and our kernels release the GIL, so threads do
 While workers run, BLAS is held to one thread: with two pools of threads spinning for work on the same cores, a step
 was measured to take seven times as long.
 
+Where several ranks train together (ranks.py), all their workers are numbered through, those of the first rank first,
+and after each rank has summed the gradients of its own workers, the ranks sum theirs.
+
 Micro-batch i always goes to worker i mod n, and gradients are summed in the order of the workers: the same run gives
-the same bits again, on the same machine with the same number of workers.
+the same bits again, on the same machine with the same number of workers and ranks.
 """
 import contextvars
 import ctypes
 import os
+import platform
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
+from fractions import Fraction
 
 from threadpoolctl import threadpool_limits
 
 from .nn import replica
+from .ranks import ALONE
 
 
-def cores():
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores(ranks=ALONE):
+    """How many cores this rank may use: its part of those that it shares with other ranks on its machine; at least 1."""
+    own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    own = [(platform.node(), core) for core in own]
+    users = Counter(core for cores in ranks.every(own) for core in cores)
+    return max(1, int(sum(Fraction(1, users[core]) for core in own)))
 
 
 def keep_freed_memory():
@@ -42,11 +52,16 @@ def keep_freed_memory():
 
 
 class Workers:
-    """`number` worker threads for a model (default: one a core). Use it as a context: `with Workers(model) as workers:`."""
+    """`number` worker threads for a model (default: one a core). Use it as a context: `with Workers(model) as workers:`.
 
-    def __init__(self, model, number=None):
-        self.model, self.number = model, number or cores()
+    With several ranks these are the workers of this rank; `total` counts those of all.
+    """
+
+    def __init__(self, model, number=None, ranks=ALONE):
+        self.model, self.number, self.ranks = model, number or cores(ranks), ranks
         self.replicas = [model, *(replica(model) for _ in range(self.number - 1))]
+        numbers = ranks.every(self.number)
+        self.begin, self.total = sum(numbers[:ranks.rank]), sum(numbers)
 
     def __enter__(self):
         keep_freed_memory()
@@ -65,13 +80,16 @@ class Workers:
         return [future.result() for future in futures]
 
     def each(self, function, items):
-        """function(replica, item) for every item, item i on worker i mod n, in order; the results in order."""
-        def work(worker):
-            return [function(self.replicas[worker], item) for item in items[worker::self.number]]
+        """function(replica, item) for every item, item i on worker i mod n, in order; the results in order.
 
-        results = [None] * len(items)
-        for worker, part in enumerate(self.map(work, range(self.number))):
-            results[worker::self.number] = part
+        Every rank hands in all the items, has its own workers work on theirs, and gets the results of all.
+        """
+        def work(worker):
+            return [function(self.replicas[worker], item) for item in items[self.begin + worker::self.total]]
+
+        results, done = [None] * len(items), self.ranks.every(self.map(work, range(self.number)))
+        for worker, part in enumerate(part for parts in done for part in parts):
+            results[worker::self.total] = part
         return results
 
     def gradient(self, loss, micro_batches):
@@ -89,4 +107,5 @@ class Workers:
         losses = self.each(forward_and_backward, micro_batches)
         for model in self.replicas[1:]:
             self.model.flat.grad += model.flat.grad
+        self.ranks.sum(self.model.flat.grad)
         return sum(losses)

@@ -78,7 +78,7 @@ class Progress:
                 from tqdm import tqdm
                 self.bar = tqdm(total=steps, initial=first_step, file=stream, unit="step", dynamic_ncols=True)
             except ImportError:
-                pass
+                print("no progress bar: pip install tqdm to get one", file=stream)
 
     def update(self, step, text):
         """step: how many are done; text: what to show beside it."""

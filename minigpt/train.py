@@ -1,4 +1,4 @@
-"""Training: batch -> loss -> backward -> sum over workers -> step -> log, and the same again."""
+"""Training: batch -> loss -> backward -> sum over workers and ranks -> step -> log, and the same again."""
 import math
 import signal
 import time
@@ -6,13 +6,15 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from . import checkpoint
 from .data import batch, sequence_seeds, windows
-from .optim import AdamW, warm_up_then_cosine
+from .optim import AdamW, Muon, warm_up_hold_fall
 from .parallel import Workers
+from .ranks import ALONE
 from .report import Metrics, Progress
 from .settings import UserError
 from .tensor import no_grad
@@ -25,9 +27,11 @@ class TrainSettings:
     batch_size: int = 16            # sequences in an update
     micro_batch: int = 0            # sequences that a worker takes at a time (0: an equal share of the batch, at most 8)
     workers: int = 0                # worker threads (0: one a core)
+    optimizer: Literal["adamw", "muon"] = "adamw"   # what makes the updates
     learning_rate: float = 1e-3     # highest learning rate
     last_learning_rate: float = 1e-5    # learning rate of the last step
     warm_up: int = 100              # steps in which the learning rate rises
+    hold: float = 0.0               # share of the steps after which the learning rate begins to fall
     weight_decay: float = 0.1       # AdamW's decay of matrices and embeddings
     beta1: float = 0.9              # AdamW: how long the mean of gradients remembers
     beta2: float = 0.99             # AdamW: how long the mean of squared gradients remembers
@@ -50,7 +54,9 @@ class TrainSettings:
         for name in "learning_rate", "clip":
             if not 0 < getattr(self, name) < math.inf:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be above 0")
-        for name in "beta1", "beta2":
+        if self.workers > 1024:
+            raise UserError(f"workers is {self.workers}, but has to be at most 1024")
+        for name in "beta1", "beta2", "hold":
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 0 and below 1")
 
@@ -65,31 +71,41 @@ class Position:
     best_val_loss: float | None = None
 
 
-def train(model, tokenizer, training, validation, settings, out, position=None, keep=None, stop_after=None):
+def train(model, tokenizer, training, validation, settings, out, position=None, keep=None, stop_after=None, ranks=ALONE):
     """Train until settings.steps, or until Ctrl-C; both save. Returns (Position, whether it was interrupted).
 
     training, validation: tokens, int64 arrays. out: the folder that receives metrics.jsonl and the checkpoints `latest`
     (with which training can go on) and `best` (of the lowest validation loss).
     position: of the checkpoint that is resumed, whose folder is out/latest. keep: a dict of plain JSON that every
     checkpoint carries along. stop_after: end after this step as Ctrl-C would.
+    ranks: those that train together, each of which calls this with the same arguments; the first one writes.
     Raises UserError where the loss is no longer finite; the checkpoints stay as they were.
     """
     out, context = Path(out), model.config.context
     resumed, position = position is not None, position or Position()
-    first = position.step                                   # one step at least is made, however soon Ctrl-C comes
     model.recompute_blocks = settings.recompute
-    optimizer = AdamW(model.flat, settings.beta1, settings.beta2, decay=settings.weight_decay)
+    optimizer = {"adamw": AdamW, "muon": Muon}[settings.optimizer](
+        model.flat, beta1=settings.beta1, beta2=settings.beta2, decay=settings.weight_decay)
     if resumed:
         checkpoint.restore(optimizer, checkpoint.find(out, ["latest"]))
-    metrics, progress = Metrics(out, position.step), Progress(settings.steps, position.step)
+    if ranks.rank == 0:
+        metrics, progress = Metrics(out, position.step), Progress(settings.steps, position.step)
     begin, recent = time.perf_counter() - position.seconds, deque(maxlen=settings.log_every)
 
     def save(name, optimizer=None):
-        checkpoint.save(out / name, model, tokenizer, {"position": vars(position), **(keep or {})}, optimizer)
+        if ranks.rank == 0:
+            checkpoint.save(out / name, model, tokenizer, {"position": vars(position), **(keep or {})}, optimizer)
 
+    def agree():
+        """Have parameters and moments of the first rank on all: machines that differ may round differently."""
+        for array in model.flat.data, optimizer.m, optimizer.v:
+            ranks.copy(array)
+
+    agree()
+    stopping = False                                        # one step at least is made, however soon Ctrl-C comes
     quiet = np.errstate(over="ignore", invalid="ignore")    # check_finite tells it in one sentence
-    with Workers(model, settings.workers) as workers, interruptible() as stop, quiet:
-        while position.step < settings.steps and (position.step == first or not stop.requested):
+    with Workers(model, settings.workers, ranks) as workers, interruptible() as stop, quiet:
+        while position.step < settings.steps and not stopping:
             started = time.perf_counter()
             lr = learning_rate(settings, position.step)
             loss, norm = training_step(workers, optimizer, training, context, settings, position.step, lr)
@@ -98,15 +114,16 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
             recent.append((loss, seconds_a_step))
             position.step += 1
             position.tokens += settings.batch_size * context
-            stop.requested |= position.step == stop_after
-            last = position.step == settings.steps or stop.requested
+            stopping = any(ranks.every(stop.requested or position.step == stop_after))
+            last = position.step == settings.steps or stopping
             validated = position.step % settings.eval_every == 0 or last
             if validated:
+                agree()
                 val_loss = validation_loss(workers, validation, context)
                 check_finite(out, position.step, {"validation loss": val_loss})
                 position.val_loss = val_loss
             position.seconds = time.perf_counter() - begin
-            if validated or position.step % settings.log_every == 0:
+            if ranks.rank == 0 and (validated or position.step % settings.log_every == 0):
                 train_loss, seconds = (sum(column) / len(recent) for column in zip(*recent))
                 speed = settings.batch_size * context / seconds
                 metrics.add(step=position.step, tokens=position.tokens, seconds=round(position.seconds, 3),
@@ -119,7 +136,8 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
                     position.best_val_loss = position.val_loss
                     save("best")
                 save("latest", optimizer)
-    progress.close()
+    if ranks.rank == 0:
+        progress.close()
     return position, position.step < settings.steps
 
 
@@ -128,7 +146,7 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     B = settings.batch_size
     x, y = batch(ids, context, B, settings.seed, step)                      # (B, T) each
     seeds = sequence_seeds(settings.seed, step, B) if workers.model.config.dropout else None
-    size = micro_batch_size(settings, workers.number)
+    size = micro_batch_size(settings, workers.total)
 
     def loss(model, part):
         return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
@@ -147,7 +165,7 @@ def learning_rate(settings, step):
     """The learning rate of a step, from the settings alone."""
     last = min(settings.last_learning_rate, settings.learning_rate)
     warm_up = min(settings.warm_up, settings.steps)
-    return warm_up_then_cosine(step, settings.steps, warm_up, settings.learning_rate, last)
+    return warm_up_hold_fall(step, settings.steps, warm_up, settings.hold, settings.learning_rate, last)
 
 
 def validation_loss(workers, ids, context, size=16):

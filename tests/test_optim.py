@@ -6,7 +6,7 @@ import pytest
 
 from minigpt import nn
 from minigpt.models.gpt import GPT, GPTConfig
-from minigpt.optim import AdamW, gradient_norm, warm_up_then_cosine
+from minigpt.optim import AdamW, gradient_norm, warm_up_hold_fall
 
 CONFIG = GPTConfig(vocabulary_size=11, context=7, layers=2, heads=3, width=12)
 
@@ -90,6 +90,6 @@ def test_it_finds_the_bottom_of_a_bowl():
 
 
 def test_the_learning_rate_rises_falls_and_ends_where_it_should():
-    rates = [warm_up_then_cosine(step, 100, 10, 1.0, 0.1) for step in range(100)]
-    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == 1.0 and rates[-1] == pytest.approx(0.1)
+    rates = [warm_up_hold_fall(step, 100, 10, 0.3, 1.0, 0.1) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[30] == 1.0 > rates[31] and rates[-1] == pytest.approx(0.1)
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)

@@ -219,7 +219,8 @@ def test_on_a_terminal_progress_is_a_bar_where_tqdm_is_installed(monkeypatch):
     pytest.importorskip("tqdm")
     assert "40/40" in progress_of_40_steps(Terminal()) and "loss 40" in progress_of_40_steps(Terminal())
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert len(progress_of_40_steps(Terminal()).splitlines()) == 20
+    hint, *lines = progress_of_40_steps(Terminal()).splitlines()
+    assert "pip install tqdm" in hint and len(lines) == 20
 
 
 # ---- help ----

@@ -18,7 +18,7 @@ import minigpt
 from minigpt import checkpoint, train as training
 from minigpt.data import batch, split, windows
 from minigpt.models.gpt import GPT, GPTConfig
-from minigpt.optim import AdamW, warm_up_then_cosine
+from minigpt.optim import AdamW, warm_up_hold_fall
 from minigpt.parallel import Workers
 from minigpt.report import Metrics, read_metrics
 from minigpt.settings import UserError
@@ -258,10 +258,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
 
 # ---- schedule, batches, windows ----
 
-@given(steps=st.integers(2, 60), data=st.data())
-def test_the_learning_rate_rises_then_falls_to_the_last(steps, data):
+@given(steps=st.integers(4, 60), hold=st.floats(0, 0.5), data=st.data())
+def test_the_learning_rate_rises_then_falls_to_the_last(steps, hold, data):
     warm_up, last = data.draw(st.integers(0, steps - 2)), data.draw(st.floats(0, 0.5))
-    rates = [warm_up_then_cosine(step, steps, warm_up, 0.5, last) for step in range(steps)]
+    rates = [warm_up_hold_fall(step, steps, warm_up, hold, 0.5, last) for step in range(steps)]
+    assert all(rate == 0.5 for step, rate in enumerate(rates) if warm_up <= step <= hold * steps)
     assert rates[:warm_up] == sorted(set(rates[:warm_up]))
     assert rates[warm_up:] == sorted(rates[warm_up:], reverse=True)
     assert rates[warm_up] == max(rates) == 0.5 and rates[-1] == pytest.approx(last) and min(rates) >= 0
