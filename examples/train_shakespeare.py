@@ -43,7 +43,7 @@ class Settings(TrainSettings):
     resume: str | None = None       # folder of a run to go on with, with its own settings; other flags still win
     stop_after: int | None = None   # stop after this step, as Ctrl-C would
     model: Literal["gpt_modern", "gpt"] = "gpt_modern"      # the modern GPT; or GPT-2, for which see --preset gpt2
-    steps: int = 2200               # updates of the parameters
+    steps: int = 2000               # updates of the parameters
     optimizer: Literal["adamw", "muon"] = "muon"    # what makes the updates
     learning_rate: float = 0.02     # highest learning rate
     last_learning_rate: float = 4e-4    # learning rate of the last step

@@ -12,7 +12,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from philox_words cimport keep_row
 from tile cimport multiply
-from vectorised cimport exponential, largest
+from vectorised cimport exponentials, largest
 
 cdef enum:
     ROWS = 24                                       # queries in a block; of 12, 24 and 48 the fastest at T = 64 and 256
@@ -164,12 +164,10 @@ cdef inline floating softmax(floating *x, Py_ssize_t n, Py_ssize_t padded, float
                              const uint8_t *allowed) noexcept nogil:
     """(2) of one row, in place: x becomes p, 0 behind the n visible keys. Returns l, 0 where no key is seen."""
     cdef Py_ssize_t s, end = hide(x, n, allowed)
-    cdef floating total_inverse = 0, total = 0, m = largest(x, end)
+    cdef floating total_inverse = 0, total, m = largest(x, end)
     if m == -INFINITY:
         m = 0                                       # no key is seen, or only NaNs, which `total` will tell
-    for s in range(end):
-        x[s] = exponential(scale * (x[s] - m))
-        total += x[s]
+    total = exponentials(x, end, scale, scale * m, x)
     if total != 0:
         total_inverse = 1 / total
     for s in range(end):
@@ -183,8 +181,7 @@ cdef inline void again(floating *x, Py_ssize_t n, Py_ssize_t padded, floating sc
                        const uint8_t *allowed) noexcept nogil:
     """(2) of one row from the l that the forward pass kept: x becomes p, in place."""
     cdef Py_ssize_t s, end = hide(x, n, allowed)
-    for s in range(end):
-        x[s] = exponential(scale * x[s] - l)
+    exponentials(x, end, scale, l, x)
     for s in range(end, padded):
         x[s] = 0
 

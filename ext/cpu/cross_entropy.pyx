@@ -3,7 +3,7 @@ import numpy as np
 from cython cimport floating
 from libc.math cimport log
 
-from vectorised cimport exponential, largest, sum_of_exponentials
+from vectorised cimport exponentials, largest, sum_of_exponentials
 
 
 def cross_entropy_forward(logits, targets, *, ignore_index=-1, total=None):
@@ -55,6 +55,7 @@ cdef void backward(const floating[:, ::1] x, const floating[::1] l, const long l
                 for v in range(V):
                     dx[n, v] = 0
                 continue
+            exponentials(&x[n, 0], V, <floating> 1, l[n], &dx[n, 0])        # (3)
             for v in range(V):
-                dx[n, v] = s * exponential(x[n, v] - l[n])                  # (3)
+                dx[n, v] *= s                                               # (3)
             dx[n, t[n]] -= s                                                # (3)

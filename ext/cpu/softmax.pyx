@@ -3,7 +3,7 @@ import numpy as np
 from cython cimport floating
 from libc.math cimport log
 
-from vectorised cimport exponential, largest, sum_of_exponentials
+from vectorised cimport exponential, exponentials, largest, sum_of_exponentials
 
 
 def softmax_forward(x):
@@ -60,8 +60,9 @@ cdef void forward(const floating[:, ::1] x, floating[:, ::1] y, bint logarithm):
                     y[n, s] = x[n, s] - l                               # (4)
             else:
                 total_inverse = <floating> (1 / total)
+                exponentials(&x[n, 0], S, <floating> 1, m, &y[n, 0])    # (2)
                 for s in range(S):
-                    y[n, s] = exponential(x[n, s] - m) * total_inverse  # (2) (3)
+                    y[n, s] *= total_inverse                            # (3)
 
 
 cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] y, floating[:, ::1] dx,

@@ -30,6 +30,27 @@ static inline float exp_float(float x)
 /* In float64 the kernels are there to be checked, not to be fast: the library's exp will do. */
 static inline double exp_double(double x) { return exp(x); }
 
+/* y = exp(scale x - shift), n numbers, and their sum; y may be x. Without the pragma gcc makes branches of exp_float's two
+ * limits, and of the whole a loop over single numbers, six times as slow. */
+static inline float exp_sum_float(const float *x, long n, float scale, float shift, float *y)
+{
+    float sum = 0;
+    #pragma omp simd reduction(+ : sum)
+    for (long i = 0; i < n; i++) {
+        y[i] = exp_float(scale * x[i] - shift);
+        sum += y[i];
+    }
+    return sum;
+}
+
+static inline double exp_sum_double(const double *x, long n, double scale, double shift, double *y)
+{
+    double sum = 0;
+    for (long i = 0; i < n; i++)
+        sum += y[i] = exp_double(scale * x[i] - shift);
+    return sum;
+}
+
 /* The largest of n numbers, -inf of none. The pragma allows the order of comparisons to change (a NaN may be missed). */
 static inline float max_float(const float *x, long n)
 {

@@ -1,10 +1,12 @@
-"""For both float types: exponential(x) and root(x) of a number, largest(x, n) of n numbers in a row."""
+"""For both float types: exponential(x) and root(x) of a number; largest, exponentials, sum_of_exponentials of n in a row."""
 from cython cimport floating
 from libc.math cimport sqrt, sqrtf
 
 cdef extern from "vectorised.h" nogil:
     float exp_float(float x)
     double exp_double(double x)
+    float exp_sum_float(const float *x, long n, float scale, float shift, float *y)
+    double exp_sum_double(const double *x, long n, double scale, double shift, double *y)
     float max_float(const float *x, long n)
     double max_double(const double *x, long n)
 
@@ -23,18 +25,23 @@ cdef inline floating root(floating x) noexcept nogil:
         return sqrt(x)
 
 
+cdef inline floating exponentials(const floating *x, Py_ssize_t n, floating scale, floating shift,
+                                  floating *y) noexcept nogil:
+    """y = exp(scale x - shift), and the sum of them; y may be x."""
+    if floating is float:
+        return exp_sum_float(x, n, scale, shift, y)
+    else:
+        return exp_sum_double(x, n, scale, shift, y)
+
+
 cdef inline double sum_of_exponentials(const floating *x, Py_ssize_t n, floating m) noexcept nogil:
     """sum of exp(x - m): 512 numbers at a time in their own type, the sums of these in double, so that none is lost."""
-    cdef Py_ssize_t i, begin = 0, end
-    cdef floating part
+    cdef Py_ssize_t begin = 0
     cdef double total = 0
+    cdef floating thrown_away[512]
     while begin < n:
-        end = min(begin + 512, n)
-        part = 0
-        for i in range(begin, end):
-            part += exponential(x[i] - m)
-        total += part
-        begin = end
+        total += exponentials(x + begin, min(512, n - begin), <floating> 1, m, thrown_away)
+        begin += 512
     return total
 
 
