@@ -33,7 +33,7 @@ from minigpt.train import Position, TrainSettings, train
 
 
 GPT2 = {"model": "gpt", "optimizer": "adamw", "steps": 2400, "batch_size": 12, "learning_rate": 3e-3,
-        "last_learning_rate": 1e-4, "warm_up": 100, "hold": 0.0, "weight_decay": 0.1, "beta2": 0.99}
+        "last_learning_rate": 1e-4, "warm_up": 100, "hold": 0.0, "weight_decay": 0.1, "beta2": 0.99, "eval_every": 400}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Settings(TrainSettings):
     resume: str | None = None       # folder of a run to go on with, with its own settings; other flags still win
     stop_after: int | None = None   # stop after this step, as Ctrl-C would
     model: Literal["gpt_modern", "gpt"] = "gpt_modern"      # the modern GPT; or GPT-2, for which see --preset gpt2
-    steps: int = 2000               # updates of the parameters
+    steps: int = 1800               # updates of the parameters
     optimizer: Literal["adamw", "muon"] = "muon"    # what makes the updates
     learning_rate: float = 0.02     # highest learning rate
     last_learning_rate: float = 4e-4    # learning rate of the last step
@@ -51,7 +51,7 @@ class Settings(TrainSettings):
     hold: float = 0.4               # share of the steps after which the learning rate begins to fall
     weight_decay: float = 0.0       # decay of matrices (with AdamW of embeddings, too)
     beta2: float = 0.95             # AdamW: how long the mean of squared gradients remembers
-    eval_every: int = 400           # steps between two validations, each of which saves a checkpoint
+    eval_every: int = 450           # steps between two validations, each of which saves a checkpoint
     layers: int = 4                 # blocks of the GPT
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the residual stream

@@ -70,6 +70,10 @@ class Position:
     val_loss: float | None = None
     best_val_loss: float | None = None
 
+    def __post_init__(self):
+        if min(self.step, self.tokens, self.seconds) < 0 or (self.step > 0 and None in (self.val_loss, self.best_val_loss)):
+            raise UserError(f"a checkpoint says that its run stands at {vars(self)}, which no run does: it was changed")
+
 
 def train(model, tokenizer, training, validation, settings, out, position=None, keep=None, stop_after=None, ranks=ALONE):
     """Train until settings.steps, or until Ctrl-C; both save. Returns (Position, whether it was interrupted).
@@ -114,7 +118,7 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
             recent.append((loss, seconds_a_step))
             position.step += 1
             position.tokens += settings.batch_size * context
-            stopping = any(ranks.every(stop.requested or position.step == stop_after))
+            stopping = any(ranks.every(stop.requested or (stop_after or math.inf) <= position.step))
             last = position.step == settings.steps or stopping
             validated = position.step % settings.eval_every == 0 or last
             if validated:

@@ -7,7 +7,7 @@
     output matrices begin at 0      every block begins as the identity, the model as its token table
     no biases; a head of its own    the head is small here; a tied one is a worse beginning for both
 
-and in being trained by Muon (optim.py). What each of them bought is in the README, measured.
+and in being trained by Muon (optim.py). What all of it bought together is in the README, measured.
 """
 from dataclasses import dataclass
 
