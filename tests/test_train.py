@@ -348,3 +348,15 @@ def test_ctrl_c_saves_and_speaks_and_the_run_can_be_resumed(tmp_path):
     output, errors = program("--resume", str(out), "--steps", str(stopped + 3)).communicate(timeout=60)
     assert "stopped at" not in output and f"step {stopped + 3}/{stopped + 3}" in errors
     assert [record["step"] for record in read_metrics(metrics)] == list(range(1, stopped + 4))
+
+
+@pytest.mark.parametrize("wrong", [{"step": -5}, {"tokens": -1}, {"seconds": -1.0}, {"step": 3, "val_loss": None}])
+def test_a_position_that_no_run_has_is_refused(wrong):
+    with pytest.raises(UserError, match="which no run does"):
+        training.Position(**{"val_loss": 1.0, "best_val_loss": 1.0} | wrong)
+
+
+def test_a_run_that_is_beyond_its_stop_ends_after_the_next_step(tmp_path):
+    run(tmp_path, stop_after=20)
+    position, interrupted = run(tmp_path, resume=True, stop_after=3)
+    assert position.step == 21 and interrupted
