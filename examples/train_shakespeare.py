@@ -1,7 +1,7 @@
 """Train a GPT on Shakespeare, character by character, and let it speak.
 
     python examples/train_shakespeare.py                         about four minutes on two cores
-    python examples/train_shakespeare.py --preset gpt2           plain GPT-2 with AdamW instead: about three
+    python examples/train_shakespeare.py --preset gpt2           plain GPT-2 with AdamW instead: also about four
     python examples/train_shakespeare.py --preset quick          half a minute, to see all of it work
     python examples/train_shakespeare.py --data my.txt           any text of yours
     python examples/train_shakespeare.py --resume runs/mine      go on with a run that was stopped

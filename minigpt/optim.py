@@ -85,11 +85,11 @@ class Muon(AdamW):
 
 
 def orthogonal(g, rounds=5):
-    """About U V^T for g = U S V^T, an array (I, O): all singular values become 1, give or take 0.3.
+    """About U V^T for g = U S V^T, an array (I, O): singular values become 1, give or take 0.3, but for the very smallest.
 
     An odd polynomial of a matrix acts on its singular values alone: a g + b g g^T g + c (g g^T)^2 g makes each s to
-    a s + b s^3 + c s^5. Jordan's coefficients drive anything in (0, 1] near 1 within five rounds: no decomposition, only
-    products. (Newton-Schulz iteration; the coefficients are chosen for speed, not to converge.)
+    a s + b s^3 + c s^5. With Jordan's coefficients a small s grows 3.4 times a round until it is near 1: no decomposition,
+    only products. (Newton-Schulz iteration; the coefficients are chosen for speed, not to converge.)
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     x = g / (np.linalg.norm(g) + 1e-7)                      # no singular value is above 1

@@ -12,7 +12,7 @@ the price of two forward passes for an array of any size. In float64 with h = 1e
 """
 import numpy as np
 
-from minigpt import op
+from minigpt import no_grad, op
 
 H = 1e-5
 TOLERANCE = 1e-6
@@ -66,6 +66,28 @@ def check_pair(forward, backward, arrays, constants, label="", seed=0):
     dy = np.asarray(rng.normal(size=np.shape(y)))
     gradients = backward(dy, saved)
     check_gradients(lambda *arrays: forward(*arrays, **constants)[0], arrays, gradients, dy, rng, label)
+
+
+def check_model(loss, flat):
+    """Raise WrongGradient unless flat.grad is the gradient of loss() by all parameters, flat.data.
+
+    Along one random direction through the whole block, and one through each parameter alone. The block is long, so the
+    steps are ten times smaller than for an operation.
+    """
+    loss().backward()
+    gradient, weights, h, rng = flat.grad.copy(), flat.data.copy(), H / 10, np.random.default_rng(4)
+
+    def loss_at(step, direction):
+        flat.data[...] = weights + step * direction
+        with no_grad():
+            return loss().item()
+
+    for name, where in {"all parameters": slice(None), **flat.slices}.items():
+        direction = np.zeros_like(weights)
+        direction[where] = rng.normal(size=direction[where].shape)
+        analytic, numeric = gradient @ direction, (loss_at(h, direction) - loss_at(-h, direction)) / (2 * h)
+        if not abs(analytic - numeric) <= max(TOLERANCE * abs(analytic), 1e-9):
+            raise WrongGradient(f"{name}: {analytic:.10g} by the backward pass, {numeric:.10g} by central differences")
 
 
 def assert_close(actual, expected, what="", size=1e-3):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numerics import check_model
 
 from minigpt import nn, no_grad
 from minigpt.data import sequence_seeds
@@ -35,20 +36,7 @@ def test_the_gradient_of_the_whole_model_is_its_slope(variant, recompute, backen
     model.recompute_blocks = recompute
     x, y = some_tokens()
     seeds = sequence_seeds(seed=5, step=0, size=3) if variant == "dropout" else None
-    model.loss(x, y, seeds).backward()
-    gradient, weights, h = model.flat.grad.copy(), model.flat.data.copy(), 1e-6
-    rng = np.random.default_rng(4)
-
-    def loss_at(step, direction):
-        model.flat.data[...] = weights + step * direction
-        with no_grad():
-            return model.loss(x, y, seeds).item()
-
-    for where in slice(None), *model.flat.slices.values():
-        direction = np.zeros_like(weights)
-        direction[where] = rng.normal(size=direction[where].shape)
-        slope = (loss_at(h, direction) - loss_at(-h, direction)) / (2 * h)
-        assert slope == pytest.approx(gradient @ direction, rel=1e-6, abs=1e-9)
+    check_model(lambda: model.loss(x, y, seeds), model.flat)
 
 
 @settings(max_examples=15)

@@ -1,6 +1,7 @@
 """The modern GPT as a whole, and Muon."""
 import numpy as np
 import pytest
+from numerics import check_model
 
 from minigpt import no_grad
 from minigpt.data import sequence_seeds
@@ -29,20 +30,7 @@ def test_the_gradient_of_the_whole_model_is_its_slope(dropout, recompute, backen
     model, (x, y) = small_model(dropout=dropout), some_tokens()
     model.recompute_blocks = recompute
     seeds = sequence_seeds(seed=5, step=0, size=3) if dropout else None
-    model.loss(x, y, seeds).backward()
-    gradient, weights, h = model.flat.grad.copy(), model.flat.data.copy(), 1e-6
-    rng = np.random.default_rng(4)
-
-    def loss_at(step, direction):
-        model.flat.data[...] = weights + step * direction
-        with no_grad():
-            return model.loss(x, y, seeds).item()
-
-    for where in slice(None), *model.flat.slices.values():
-        direction = np.zeros_like(weights)
-        direction[where] = rng.normal(size=direction[where].shape)
-        slope = (loss_at(h, direction) - loss_at(-h, direction)) / (2 * h)
-        assert slope == pytest.approx(gradient @ direction, rel=1e-5, abs=1e-9)
+    check_model(lambda: model.loss(x, y, seeds), model.flat)
 
 
 def test_no_position_sees_a_later_one(backend):

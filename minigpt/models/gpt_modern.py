@@ -5,7 +5,7 @@
     queries and keys normalised     so that no score can grow without bound, and training bears a higher rate
     squared ReLU                    for GELU: sparser, and no exponential
     output matrices begin at 0      every block begins as the identity, the model as its token table
-    no biases; a head of its own    the head is small here; a tied one is a worse beginning for both
+    no biases; a head of its own    the head begins at 0, too, so the first guess is that all tokens are alike
 
 and in being trained by Muon (optim.py). What all of it bought together is in the README, measured.
 """
