@@ -11,7 +11,7 @@ import copy
 
 import numpy as np
 
-from .ops import attention, dropout, embedding, fold_in, gelu, layer_norm, linear
+from .ops import attention, dropout, embedding, fold_in, layer_norm, linear, mlp
 from .tensor import Tensor
 
 GROUPS = "matrices", "embeddings", "vectors", "frozen"      # the order in which parameters lie in the flat block
@@ -185,7 +185,7 @@ class MLP(Module):
         self.output = Linear(rng, hidden, width, bias, output_std)
 
     def forward(self, x):
-        return self.output(gelu(self.expand(x)))
+        return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
 
 
 class KeyValueCache:

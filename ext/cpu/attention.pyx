@@ -62,6 +62,7 @@ cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k
     cdef Py_ssize_t stride = H * D, panel = panel_columns(&scratch[0])
     cdef floating scale = <floating> (1 / sqrt(<double> D))
     cdef bint masked = mask is not None, dropping = seeds is not None
+    cdef floating *nothing = NULL
     cdef floating *kt = aligned(&scratch[0])                                # K^T as panels, (D, S)
     cdef floating *vs = kt + D * width                                      # V as panels, (S, D)
     cdef floating *p = vs + S * depth                                       # scores of a block, (ROWS, width)
@@ -79,7 +80,7 @@ cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k
                     rows = min(ROWS, T - t0)
                     seen = visible(t0 + rows - 1, T, S, causal)             # keys that the last query of the block sees
                     padded = padded_to(seen, panel)
-                    panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False)         # (1)
+                    panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
                     for i in range(rows):
                         t = t0 + i
                         l[b, h, t] = softmax(p + i * width, visible(t, T, S, causal), padded, scale,
@@ -87,7 +88,7 @@ cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k
                         if dropping:
                             keep_row(seeds[b], <uint32_t> h, <uint32_t> t, seen, threshold(dropout), &keep[0])
                             drop(p + i * width, seen, dropout, &keep[0])                                        # (3)
-                    panels(rows, D, seen, p, width, 1, vs, panel * S, &y[b, t0, h, 0], stride, False)           # (3)
+                    panels(rows, D, seen, p, width, 1, vs, panel * S, &y[b, t0, h, 0], stride, False, nothing)       # (3)
                     t0 += ROWS
 
 
@@ -101,6 +102,7 @@ cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1]
     cdef Py_ssize_t stride = H * D, panel = panel_columns(&scratch[0])
     cdef floating scale = <floating> (1 / sqrt(<double> D)), c
     cdef bint masked = mask is not None, dropping = seeds is not None
+    cdef floating *nothing = NULL
     cdef floating *kt = aligned(&scratch[0])                                # K^T and V^T as panels, (D, S)
     cdef floating *vt = kt + D * width
     cdef floating *ks = vt + D * width                                      # K as panels, (S, D)
@@ -122,8 +124,8 @@ cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1]
                     rows = min(ROWS, T - t0)
                     seen = visible(t0 + rows - 1, T, S, causal)
                     padded = padded_to(seen, panel)
-                    panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False)             # (1)
-                    panels(rows, padded, D, &dy[b, t0, h, 0], stride, 1, vt, panel * D, dx, width, False)           # (5)
+                    panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
+                    panels(rows, padded, D, &dy[b, t0, h, 0], stride, 1, vt, panel * D, dx, width, False, nothing)   # (5)
                     for i in range(rows):
                         t = t0 + i
                         again(p + i * width, visible(t, T, S, causal), padded, scale, l[b, h, t],
@@ -137,9 +139,9 @@ cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1]
                             drop(p + i * width, seen, dropout, &keep[0])                                            # (4)
                     pack(D, rows, &q[b, t0, h, 0], stride, 1, qs)
                     pack(D, rows, &dy[b, t0, h, 0], stride, 1, dys)
-                    panels(seen, D, rows, p, 1, width, dys, panel * rows, &dv[b, 0, h, 0], stride, True)            # (4)
-                    panels(rows, D, seen, dx, width, 1, ks, panel * S, &dq[b, t0, h, 0], stride, False)             # (7)
-                    panels(seen, D, rows, dx, 1, width, qs, panel * rows, &dk[b, 0, h, 0], stride, True)            # (8)
+                    panels(seen, D, rows, p, 1, width, dys, panel * rows, &dv[b, 0, h, 0], stride, True, nothing)    # (4)
+                    panels(rows, D, seen, dx, width, 1, ks, panel * S, &dq[b, t0, h, 0], stride, False, nothing)             # (7)
+                    panels(seen, D, rows, dx, 1, width, qs, panel * rows, &dk[b, 0, h, 0], stride, True, nothing)    # (8)
                     t0 += ROWS
 
 

@@ -12,6 +12,8 @@
  *     pack(n, k, b, b_row, b_col, to, sums)                       to: k times n rounded up to panels
  *     panels(m, n, k, a, a_row, a_col, b, b_panel, c, c_row, add, bias, few)      c = a b + bias, or c += a b
  *
+ * pack_large and product_large do the same for a b that may not fit the cache, and contiguous a and c, piece by piece.
+ *
  * b_panel is the distance of one panel from the next, c_row that of rows of c.
  *
  * A tile of c stays in vector registers while the sum over p runs: 6 x 16 numbers take 12 of AVX2's 16 registers. For each
@@ -101,6 +103,17 @@ static inline void panels_float(long m, long n, long k, const float *a, long a_r
                                 long b_panel, float *c, long c_row, int add, const float *bias, float *few)
 {
     BEST_FLOAT(panels)(m, n, k, a, a_row, a_col, b, b_panel, c, c_row, add, bias, few);
+}
+
+static inline void pack_large_float(long n, long k, const float *b, long b_row, long b_col, float *to)
+{
+    BEST_FLOAT(pack_large)(n, k, b, b_row, b_col, to);
+}
+
+static inline void product_large_float(long m, long n, long k, const float *a, const float *b, float *c, const float *bias,
+                                       float *few)
+{
+    BEST_FLOAT(product_large)(m, n, k, a, b, c, bias, few);
 }
 
 static inline void product_float(long m, long n, long k, const float *a, long a_row, long a_col, const float *b, long b_row,

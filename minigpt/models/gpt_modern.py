@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, flatten
-from ..ops import attention, cross_entropy, fold_in, relu_squared, rms_norm, rotary
+from ..ops import attention, cross_entropy, fold_in, mlp, rms_norm, rotary
 from ..settings import UserError
 from ..tensor import recompute
 from .gpt import check_shape
@@ -74,7 +74,7 @@ class MLP(Module):
         self.output = Linear(rng, 4 * width, width, bias=False, std=0.0)
 
     def forward(self, x):
-        return self.output(relu_squared(self.expand(x)))
+        return mlp(x, self.expand.w, None, self.output.w, None, activation="relu_squared")
 
 
 class Block(Module):

@@ -11,7 +11,7 @@ The letters, here and in every kernel:
     F   hidden width of the MLP       V   vocabulary: the number of tokens
 
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
-elementwise, shape, reduce, matmul, linear, gelu, softmax, cross_entropy, embedding, layer_norm, attention, philox,
+elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention, philox,
 dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared.
 """
 from .adamw import adamw_step
@@ -24,6 +24,7 @@ from .gelu import gelu
 from .layer_norm import layer_norm
 from .linear import linear
 from .matmul import matmul
+from .mlp import mlp
 from .philox import fold_in
 from .reduce import mean, sum
 from .relu_squared import relu_squared
@@ -33,6 +34,6 @@ from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "concatenate", "cross_entropy", "divide", "dropout", "embedding", "exp",
-           "fold_in", "gelu", "getitem", "layer_norm", "linear", "log", "log_softmax", "matmul", "mean", "multiply",
-           "power", "relu", "relu_squared", "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum",
+           "fold_in", "gelu", "getitem", "layer_norm", "linear", "log", "log_softmax", "matmul", "mean", "mlp",
+           "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum",
            "tanh", "transpose"]
