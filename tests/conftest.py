@@ -1,4 +1,4 @@
-"""What all tests share: one repeatable profile of hypothesis, and fixtures that run a test on every backend and device."""
+"""What all tests share: one repeatable profile of hypothesis, and fixtures that run a test on every backend or device."""
 import sys
 
 import pytest
@@ -24,8 +24,13 @@ def backend(request):
 
 @pytest.fixture
 def no_cupy_yet(monkeypatch):
-    """Puts another module in CuPy's place: no_cupy_yet(module). All that was asked of the last one is forgotten."""
+    """Puts another module in CuPy's place: no_cupy_yet(module). All that was asked of the last one is forgotten.
+
+    If CuPy was imported by another test, all of its modules are hidden: those that load others later would find ours.
+    """
     def put(module):
+        for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx", "cupy_backends")]:
+            monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, "cupy", module)
         forget()
 

@@ -1,8 +1,8 @@
 """The tests of the tests of kernels: break each text on purpose, and see it reported.
 
-BROKEN lists, for each chapter, a piece of ext/cuda and what a tired author could have written in its place, and what is
-to be said of it. What is said is the checker's report, with kernel, block, thread and line, or "differs", where only the
-result is wrong. Each piece must stand exactly once in the text, so the table can't quietly part from the code.
+BROKEN lists, for each chapter, a piece of ext/cuda, what a tired author could have written in its place, and what is to
+be said of it: the checker's report, with kernel, block, thread and line, or "differs", where only the result is wrong.
+Each piece must stand exactly once in the text, so the table can't quietly part from the code.
 """
 import re
 
@@ -19,9 +19,9 @@ DIFFERS = "differs"
 BROKEN = {                                          # chapter: (true text, broken text, what is said)
     "layer_norm": [
         # common.cuh
-        ("    __syncthreads();                                                    // all warps have written theirs", "",
+        ("    __syncthreads();                                                    // all warps have", "//",
          "layer_norm_forward.* (reads shared memory that was not written|races: reads what).*common.cuh"),
-        ("    __syncthreads();                                                    // all have read, before the next", "//",
+        ("    __syncthreads();                                                    // all have read", "//",
          r"races: writes what another thread read \(thread \d+\).*static shared memory.*common.cuh"),
         ("if (threadIdx.x % 32 == 0)\n", "", "races: writes what another thread wrote.*common.cuh"),
         ("of_warp[32]", "of_warp[1]", "an index is outside its array, at common.cuh:|shared memory"),
@@ -41,7 +41,8 @@ BROKEN = {                                          # chapter: (true text, broke
         ("own = (long long)blockIdx.x * C", "own = 0", "layer_norm_backward.*races with another block.*layer_norm.cu"),
         ("db[own + c] += dy[row * C + c];", "db[own + c + 1] += dy[row * C + c];",
          "layer_norm_backward.*(races|out of bounds).*layer_norm.cu"),
-        ("begin = row * C;", "begin = row * (C + 1);", "layer_norm_forward.*reads out of bounds.*argument 0.*layer_norm.cu"),
+        ("begin = row * C;", "begin = row * (C + 1);",
+         "layer_norm_forward.*reads out of bounds.*argument 0.*layer_norm.cu"),
         ("    if (threadIdx.x == 0) {", "    {", "layer_norm_forward.*races: writes what.*argument 5.*layer_norm.cu"),
         ("(b ? b[c] : 0)", "b[c]", "layer_norm_forward.*reads out of bounds.*layer_norm.cu"),
         ("for (long long row = blockIdx.x;", "if (threadIdx.x >= C) return;\n    for (long long row = blockIdx.x;",
@@ -57,6 +58,93 @@ BROKEN = {                                          # chapter: (true text, broke
         ("(long long)gridDim.x * blockDim.x)", "blockDim.x)", DIFFERS),
         ("blockIdx.x * blockDim.x + threadIdx.x", "blockIdx.x * (blockDim.x - 1) + threadIdx.x",
          "adamw_step.*races with another block"),
+    ],
+    "rms_norm": [
+        ("if (dw)\n", "", "rms_norm_backward.*no array of this launch|rms_norm_backward.*out of bounds.*rms_norm.cu"),
+        ("(w ? w[c] : 1);", "w[c];", "rms_norm_forward.*reads out of bounds.*rms_norm.cu"),
+        ("/ C + eps", "+ eps", DIFFERS),
+        ("const real mean = over_block<Sum>(sum) / C;", "const real mean = sum / C;", DIFFERS),
+        ("own = (long long)blockIdx.x * C;", "own = threadIdx.x / 32 * C;", "rms_norm_backward.*races"),
+        ("if (threadIdx.x == 0)\n        r[row]", "if (threadIdx.x <= 1)\n        r[row]",
+         "races: writes what.*argument 4"),
+        ("const long long row = blockIdx.x, begin", "const long long row = blockIdx.x + 1, begin",
+         "rms_norm_forward.*reads out of bounds"),
+    ],
+    "softmax": [
+        # softmax.cuh
+        ("sum = sum * exp(m - x[s]) + 1;", "sum = sum + 1;", DIFFERS),
+        ("over_block<Sum>(sum * exp(m - largest))", "over_block<Sum>(sum)", DIFFERS),
+        ("a > b ? a : b", "a < b ? a : b", DIFFERS),
+        ("s < S; s += blockDim.x)\n        if", "s <= S; s += blockDim.x)\n        if",
+         "reads out of bounds.*softmax.cuh"),
+        # softmax.cu
+        ("real l = e.m + log(e.sum)", "real l = log(e.sum)", DIFFERS),
+        ("- exp(y[begin + s]) * sum", "- exp(y[begin + s])", DIFFERS),
+        ("p[begin + s] * dp[begin + s];\n    sum = over_block<Sum>(sum);", "p[begin + s] * dp[begin + s];", DIFFERS),
+    ],
+    "cross_entropy": [
+        ("        if (threadIdx.x == 0)\n            losses[row] = 0;", "        losses[row] = 0;",
+         "cross_entropy_rows.*races: writes what.*argument 4.*cross_entropy.cu"),
+        ("target < 0 || target >= V ? not_a_number() : ", "", "cross_entropy_rows.*reads out of bounds.*argument 0|differs"),
+        ("counted = over_block<Sum>(counted);", "", DIFFERS),
+        ("row < N; row += blockDim.x", "row < N; row += 1", DIFFERS),
+        ("t[row] != ignored;", "1;", DIFFERS),
+        ("- (v == target)", "", DIFFERS),
+        ("        return;\n    }\n    const Exponentials", "    }\n    if (threadIdx.x >= V) return;\n    const Exponentials",
+         "cross_entropy_rows.*waits for lane .* which has ended|cross_entropy_rows.*of the block never reach"),
+    ],
+    "embedding": [
+        ("        __syncthreads();                                                // all warps have", "//",
+         "embedding_backward.*(races: reads what|reads shared memory that was not written).*embedding.cu"),
+        ("        __syncthreads();                                                // all are read", "//",
+         "embedding_backward.*races: writes what another thread read.*embedding.cu"),
+        ("n < end && c < C", "n < end", "embedding_backward.*reads out of bounds.*argument 0.*embedding.cu"),
+        ("warp == 0 && c < C", "warp == 0", "embedding_backward.*out of bounds|races with another block"),
+        ("warp == 0 && c < C", "c < C", "embedding_backward.*races: writes what another thread wrote.*argument 3"),
+        ("dy[order[n] * C + c]", "dy[n * C + c]", DIFFERS),
+        ("sorted, N, v + 1)", "sorted, N, v + 2)", DIFFERS),
+        ("int other = 1;", "int other = 2;", DIFFERS),
+        ("high = N;", "high = N + 1;", "embedding_backward.*out of bounds.*argument (0|1|2)"),
+        ("strip += 32 * gridDim.y", "strip += 32 * gridDim.y + 32", DIFFERS),
+        ("id < 0 || id >= V ? not_a_number() : ", "", "embedding_forward.*reads out of bounds.*argument 0"),
+    ],
+    "philox": [
+        ("    if (i >= N)\n        return;\n", "", "fold_in.*reads out of bounds.*argument 0.*philox.cu"),
+        ("round < 10", "round < 9", DIFFERS),
+        ("^ c3 ^ k1", "^ c3 ^ k0", DIFFERS),
+        ("k1 += 0xBB67AE85u;", "", DIFFERS),
+    ],
+    "dropout": [
+        ("    if (row >= N)\n        return;\n", "", "dropout.*reads out of bounds.*dropout.cu"),
+        (" && 4 * block + j < C", "", "dropout.*(races with another|races: writes what|out of bounds).*dropout.cu"),
+        ("row % rows, block", "row, block", DIFFERS),
+        ("seeds[row / rows]", "seeds[row % rows]", "dropout.*reads out of bounds.*argument 1|differs"),
+        ("? scale : 0", "? 1 : 0", DIFFERS),
+    ],
+    "rotary": [
+        ("    if (i >= N)\n        return;\n", "", "turn.*reads out of bounds.*rotary.cu"),
+        ("i / half / H % T", "i / half % T", DIFFERS),
+        ("i / half / H % T", "i / half / H", "turn.*reads out of bounds.*argument (1|2)|differs"),
+        ("sign * sin", "sin", DIFFERS),
+        ("- x[first] * s", "+ x[first] * s", DIFFERS),
+    ],
+    "gelu": [
+        ("    if (i < N)\n        y[i]", "    y[i]", "gelu_forward.*out of bounds.*gelu.cu"),
+        ("i >= N", "i > N", "gelu_backward.*out of bounds.*gelu.cu"),
+        ("+ x[i] * slope", "", DIFFERS),
+        ("0.134145", "0.044715", DIFFERS),
+        ("0.3989422804014327", "0.7978845608028654", DIFFERS),
+    ],
+    "relu_squared": [
+        ("dy[i] * 2 * x[i]", "dy[i] * x[i]", DIFFERS),
+        ("    if (i < N)\n        y[i]", "    if (i <= N)\n        y[i]", "relu_squared_forward.*out of bounds"),
+    ],
+    "elementwise": [
+        ("    if (i < N)\n        y[i] = tanh", "    y[i] = tanh", "tanh_forward.*reads out of bounds.*elementwise.cu"),
+        ("dy[i] * y[i] * (1", "dy[i] * (1", DIFFERS),
+        ("(1 - y[i] * y[i])", "(1 - y[i])", DIFFERS),
+        ("x[i] > 0 ? dy[i] : 0", "dy[i]", DIFFERS),
+        ("exp(-x[i])", "exp(x[i])", DIFFERS),
     ],
 }
 
@@ -108,7 +196,8 @@ def run(text, *arrays, threads=32, blocks=1, order="forward"):
 F = 'extern "C" __global__ void f(float *x)\n{ int i = blockIdx.x * blockDim.x + threadIdx.x, t = threadIdx.x; '
 WRONG = {                                           # what is wrong: (text, what is said)
     "a misaligned vector": ("float4 *v = (float4 *)(x + 1); v[0].x = 1; }", "an address is misaligned, at f.cu:2"),
-    "an index that overflows": ("int big = 70000 + t; x[big * big > 0 ? 0 : 1] = 1; }", "an integer overflows, at f.cu:2"),
+    "an index that overflows": ("int big = 70000 + t; x[big * big > 0 ? 0 : 1] = 1; }",
+                                "an integer overflows, at f.cu:2"),
     "a division by 0": ("x[i] = 1 / (t / 32); }", "an integer is divided by 0, at f.cu:2"),
     "a shift too far": ("x[i] = 1 << (32 + t); }", "a shift is too far, at f.cu:2"),
     "a 2-d index": ("__shared__ float s[4][8]; s[t / 8][t % 8 + 1] = 1; __syncthreads(); x[i] = s[0][1]; }",
@@ -121,14 +210,16 @@ WRONG = {                                           # what is wrong: (text, what
                                 "x[i] = s[31 - t] * v; }", "races: reads what another thread wrote"),
     "__syncwarp for __syncthreads": ("__shared__ float s[64]; s[t] = t; __syncwarp(); x[i] = s[63 - t]; }",
                                      "reads shared memory that was not written|races: reads what another thread wrote"),
-    "a mask without the caller": ("x[i] = __shfl_xor_sync(1u, 1.f, 0); }", "line 2: lane 1 is not in its own mask 00000001"),
+    "a mask without the caller": ("x[i] = __shfl_xor_sync(1u, 1.f, 0); }",
+                                  "line 2: lane 1 is not in its own mask 00000001"),
     "a shuffle from outside": ("if (t < 16) x[i] = __shfl_down_sync(0xffffu, 1.f, 8); }",
                                "line 2: a shuffle reads lane 16, which is not in its mask 0000ffff"),
     "a barrier for some": ("if (t < 32) __syncthreads(); x[i] = 1; }",
                            "line 2: __syncthreads, which 32 threads of the block never reach"),
     "barriers that differ": ("if (t < 32) __syncthreads();\nelse __syncthreads();\nx[i] = 1; }",
                              "line .: __syncthreads, while others of the block wait at line ."),
-    "a lane elsewhere": ("if (t == 3) __syncthreads(); else __syncwarp(); x[i] = 1; }", "line 2: waits for lanes ffffffff"),
+    "a lane elsewhere": ("if (t == 3) __syncthreads(); else __syncwarp(); x[i] = 1; }",
+                         "line 2: waits for lanes ffffffff"),
     "a loop without an end": ("for (volatile int n = 0; n >= 0;) x[i] = n; }", "never ends, it seems"),
     "atomic and not": ("if (t) atomicAdd(x, 1.f); else x[0] = 1; }", "races: writes what another thread (wrote|read)"),
     "another's local array": ("float own[4] = {1, 2, 3, 4}; __shared__ float *p; if (t == 0) p = own; __syncthreads(); "

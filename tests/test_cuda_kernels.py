@@ -1,16 +1,16 @@
 """Every kernel of ext/cuda against the NumPy version, on what stands in for a GPU and, where there is one, on a GPU.
 
-The stand-in (tests/cuda_emu) compiles the very text of the .cu with g++ and runs its threads one after another, in three
-orders, under a checker that stops at the first race or access out of bounds. What it can't show: what NVRTC's code
-computes (it rounds and contracts differently), speed, and whatever else needs a GPU. `pytest -m gpu` runs the same
-cases there.
+The stand-in (tests/cuda_emu) compiles the very text of the .cu with g++ and runs its threads one after another, in
+three orders, under a checker that stops at the first race or access out of bounds. What it can't show: what NVRTC's code
+computes (it rounds and contracts differently), speed, and whatever else needs a GPU. `pytest -m gpu` runs the same cases
+there.
 """
 import math
 
 import numpy as np
 import pytest
 from cuda_emu import stand_in
-from cuda_emu.cases import ON_CUDA, SINGLE, assert_like_the_reference, both_passes, large, on_device
+from cuda_emu.cases import ON_CUDA, SINGLE, WRONG_VALUES, assert_like_the_reference, both_passes, large, on_device
 from cuda_emu.emulator import ORDERS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +35,8 @@ def test_a_kernel_agrees_with_the_reference(cupy, name, dtype):
 def test_a_kernel_agrees_with_the_reference_whatever_the_input_and_the_order(emulated, monkeypatch, name, data):
     arrays, constants = data.draw(INPUTS[name])
     monkeypatch.setattr(stand_in, "ORDER", data.draw(st.sampled_from(ORDERS)))
-    assert_like_the_reference(emulated, name, arrays, constants, data.draw(st.sampled_from([np.float32, np.float64])), 1)
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    assert_like_the_reference(emulated, name, arrays, constants, dtype, size=1)
 
 
 @each_name
@@ -51,7 +52,8 @@ def test_the_result_does_not_depend_on_the_order_of_threads(emulated, monkeypatc
         results = []
         for order in ORDERS:
             monkeypatch.setattr(stand_in, "ORDER", order)
-            results.append(both_passes(on_device(emulated, *op.ALL[name].pairs["cuda"]), arrays, constants, np.float32))
+            pair = on_device(emulated, *op.ALL[name].pairs["cuda"])
+            results.append(both_passes(pair, arrays, constants, np.float32))
         for others in zip(*results):
             assert len({None if x is None else x.tobytes() for x in others}) == 1
 
@@ -98,6 +100,21 @@ def test_tensors_on_the_device_run_the_kernel_there(emulated, monkeypatch, name)
     assert len(launches) > 2 * forward
 
 
+@each_name
+def test_nothing_waits_for_the_device(emulated, monkeypatch, name):
+    """A number that the host asks for makes it wait until the device has done all that it was asked to do."""
+    arrays, constants = examples(name)[0]
+    tensors = [x if x is None else Tensor(emulated.asarray(x), requires_grad=is_float(x)) for x in arrays]
+
+    def waits(*_, **__):
+        raise AssertionError("the host waits for the device")
+
+    for way in "get", "item", "__bool__", "__int__", "__float__":
+        monkeypatch.setattr(stand_in.ndarray, way, waits)
+    y = op.ALL[name](*tensors, **constants)
+    y.backward(emulated.asarray(np.ones(y.shape)))
+
+
 # Kernels without a gradient
 
 @each_dtype
@@ -109,6 +126,31 @@ def test_a_kernel_without_a_gradient_agrees_with_the_reference(cupy, name, dtype
 def test_the_norm_of_what_is_no_number_is_none_either(cupy):
     for wrong in np.nan, np.inf:
         assert not math.isfinite(ops.gradient_norm(cupy.asarray(np.array([1, wrong, 2], np.float32))))
+
+
+# What a kernel promises beside numbers
+
+@each_dtype
+def test_dropout_keeps_the_very_places_that_the_reference_keeps(cupy, dtype):
+    x, seeds = np.ones((3, 70, 33), dtype), np.random.default_rng(0).integers(2 ** 64, size=3, dtype=np.uint64)
+    expected = ops.dropout.pairs["reference"][0](x, seeds, p=0.37)[0]
+    np.testing.assert_array_equal(ops.dropout(cupy.asarray(x), cupy.asarray(seeds), p=0.37).data.get(), expected)
+
+
+@pytest.mark.parametrize("chapter", WRONG_VALUES)
+def test_a_wrong_id_gives_no_numbers(cupy, chapter):
+    WRONG_VALUES[chapter](cupy)
+
+
+@pytest.mark.parametrize(
+    "name", ["gelu", "layer_norm", "log_softmax", "relu", "relu_squared", "rms_norm", "softmax", "tanh"])
+def test_what_is_no_number_stays_so(cupy, name):
+    """A run that has gone wrong has to show it."""
+    x = np.ones((2, 40), np.float32)
+    x[0, 3] = np.nan
+    arrays = [cupy.asarray(x)] + [cupy.asarray(np.ones(40, np.float32))] * name.startswith("layer")
+    y = op.ALL[name](*arrays).data.get()
+    assert np.isnan(y[0, 3]) and np.isfinite(y[1]).all()
 
 
 def test_there_are_cuda_kernels_unless_they_are_switched_off():

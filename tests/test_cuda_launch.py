@@ -153,22 +153,20 @@ def test_a_text_is_compiled_once_for_each_type_of_floats(emulated, monkeypatch):
 
 # What the stand-in would notice
 
-@pytest.mark.parametrize("change, error, said", [
-    ({3: 1e-5}, TypeError, "argument 3 .* float32 is expected, but CuPy would pass one of float64"),
-    ({7: 8}, TypeError, "argument 7 .* int32 is expected, but CuPy would pass one of int64"),
-    ({0: np.ones((4, 8), np.float32)}, TypeError, "argument 0 .* an array on the device is expected, not ndarray"),
-    ({1: "float64"}, TypeError, "argument 1 .* contiguous array of float32 is expected, not one of float64"),
-    ({4: "T"}, TypeError, "argument 4 .* contiguous array"),
-    ({7: None}, TypeError, "argument 7 .* a number of int32 is expected"),
-    ({0: "w"}, EmulatorError, "layer_norm_forward, block .*, thread .*: reads out of bounds: 4 bytes at byte .* of "
-                              "argument 0, .*layer_norm.cu:"),
+@pytest.mark.parametrize("i, change, error, said", [
+    (3, float, TypeError, "argument 3 .* float32 is expected, but CuPy would pass one of float64"),
+    (7, int, TypeError, "argument 7 .* int32 is expected, but CuPy would pass one of int64"),
+    (7, lambda C: None, TypeError, "argument 7 .* a number of int32 is expected"),
+    (0, host, TypeError, "argument 0 .* an array on the device is expected, not ndarray"),
+    (1, lambda w: w.astype(np.float64), TypeError, "argument 1 .* array of float32 is expected, not one of float64"),
+    (4, lambda y: y.T, TypeError, "argument 4 .* contiguous array"),
+    (0, lambda x: x[0], EmulatorError, "layer_norm_forward, block .*, thread .*: reads out of bounds: 4 bytes at byte .* "
+                                       "of argument 0, .*layer_norm.cu:"),
 ])
-def test_the_stand_in_refuses_what_a_gpu_would_take(emulated, change, error, said):
-    arguments = [np.float32(x) if type(x) is float else np.int32(x) if type(x) is int else x
-                 for x in forward_arguments(emulated).values()]
-    for i, new in change.items():
-        arguments[i] = {"float64": lambda x: x.astype(np.float64), "T": lambda x: x.T, "w": lambda x: x[0]}.get(
-            new if isinstance(new, str) else None, lambda x: new)(arguments[i])
+def test_the_stand_in_refuses_what_a_gpu_would_take(emulated, i, change, error, said):
+    arguments = list(forward_arguments(emulated).values())
+    arguments[3], arguments[7] = np.float32(arguments[3]), np.int32(arguments[7])
+    arguments[i] = change(arguments[i])
     kernel = stand_in.RawModule(code=launch.source("layer_norm", "float"), options=launch.OPTIONS)
     with pytest.raises(error, match=said):
         kernel.get_function("layer_norm_forward")((4,), (32,), tuple(arguments))
@@ -205,10 +203,10 @@ def test_shared_memory_beyond_48_kb_is_asked_for(emulated, monkeypatch, tmp_path
 
 def test_the_stand_in_has_no_name_that_cupy_lacks():
     real = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'minigpt[cuda]'")
-    names = [*stand_in.FUNCTIONS, *stand_in.UFUNCS, "ndarray", "asarray", "asnumpy", "RawModule", "RawKernel", "__version__",
-             "RawKernel.max_dynamic_shared_size_bytes", "RawModule.get_function", "cuda.Device",
+    names = [*stand_in.FUNCTIONS, *stand_in.UFUNCS, "ndarray", "asarray", "asnumpy", "RawModule", "RawKernel",
+             "__version__", "RawKernel.max_dynamic_shared_size_bytes", "RawModule.get_function", "cuda.Device",
              *(f"cuda.runtime.{name}" for name in vars(stand_in.cuda.runtime)),
-             *(f"ndarray.{name}" for name in vars(stand_in.ndarray) if name not in ("hidden", "__dict__", "__weakref__"))]
+             *(f"ndarray.{name}" for name in vars(stand_in.ndarray) if name not in ("__dict__", "__weakref__"))]
     missing = []
     for name in names:
         place = real
@@ -216,13 +214,14 @@ def test_the_stand_in_has_no_name_that_cupy_lacks():
             place = getattr(place, part, None)
         if place is None and name != "ndarray.__hash__":
             missing.append(name)
-    assert missing in ([], ["ndarray.__iter__"])        # which Cython's classes have as __getitem__
+    assert missing == []
 
 
 # Where something is missing
 
 def why_not(no_cupy_yet, **runtime):
-    runtime = {"driverGetVersion": lambda: 12090, "getDeviceCount": lambda: 1, "CUDARuntimeError": RuntimeError} | runtime
+    runtime = {"driverGetVersion": lambda: 12090, "getDeviceCount": lambda: 1, "CUDARuntimeError": RuntimeError,
+               **runtime}
     no_cupy_yet(types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=types.SimpleNamespace(**runtime))))
     return kernels.cuda.why_not()
 
@@ -256,7 +255,7 @@ class TestWhyThereIsNoGPU:
 
     def test_use_cuda_says_so(self, no_cupy_yet):
         no_cupy_yet(None)
-        with pytest.raises(RuntimeError, match="no CUDA kernels: the package cupy is not installed: pip install"), use("cuda"):
+        with pytest.raises(RuntimeError, match="no CUDA kernels: the package cupy is not installed: pip"), use("cuda"):
             pass
 
     def test_a_gpu_is_told_by_name(self, emulated):
@@ -266,7 +265,8 @@ class TestWhyThereIsNoGPU:
 def test_minigpt_without_kernels_has_none_for_a_gpu_either(monkeypatch, no_cupy_yet):
     monkeypatch.setenv("MINIGPT_KERNELS", "none")
     no_cupy_yet(stand_in)
-    assert kernels.cuda.why_not() == "switched off by MINIGPT_KERNELS=none" and kernels.load("cuda", CHAPTERS[0]) is None
+    assert kernels.cuda.why_not() == "switched off by MINIGPT_KERNELS=none"
+    assert kernels.load("cuda", CHAPTERS[0]) is None
 
 
 def test_an_installed_package_has_the_texts_of_the_checkout():

@@ -2,7 +2,7 @@
 #include "common.cuh"
 
 extern "C" __global__ void adamw_step(
-    real *w, const real *gradient, real *m, real *v, long long P,
+    real *__restrict__ w, const real *__restrict__ gradient, real *__restrict__ m, real *__restrict__ v, long long P,
     real scale, real new1, real new2, real shrink, real rate, real unbias, real eps)
 {
     const long long p = place();

@@ -1,4 +1,5 @@
-// What the kernels share: which number is mine, and sums over a block. `real` is float or double (kernels/cuda/launch.py).
+// What the kernels share: which number is mine, and sums over a block. `real` is float or double: see
+// minigpt/kernels/cuda/launch.py, which also puts this text in place of each #include.
 
 // The place of this thread among all threads of the launch, for kernels where each has a number of its own.
 __device__ __forceinline__ long long place()
@@ -36,4 +37,9 @@ template <class How, class T> __device__ T over_block(T value)
         value = How::of(value, of_warp[warp]);
     __syncthreads();                                                    // all have read, before the next call writes
     return value;
+}
+
+__device__ __forceinline__ real not_a_number()
+{
+    return sqrt(real(-1));
 }

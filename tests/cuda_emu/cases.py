@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from numerics import assert_close, cast, examples
 
-from minigpt import op, ops
+from minigpt import Tensor, op, ops
 
 ON_CUDA = [name for name in op.ALL if "cuda" in op.ALL[name].pairs]
 
@@ -11,19 +11,62 @@ ON_CUDA = [name for name in op.ALL if "cuda" in op.ALL[name].pairs]
 # Sizes that cross every limit of a kernel: rows longer than a block and not a multiple of one, more rows than there are
 # parts of a sum, a last block that is almost empty, no rows at all. The small ones are the operation's own examples.
 
+SIZES = (3, 700), (1100, 5), (2, 2, 64), (1, 3), (0, 9)
+
+
+def rows(rng):
+    return [((2 * rng.normal(size=shape),), {}) for shape in SIZES]
+
+
 def rows_and_weights(rng):
-    for shape in (3, 700), (1100, 5), (2, 2, 64), (1, 1), (0, 9):
-        yield (rng.normal(size=shape), rng.normal(size=shape[-1]), rng.normal(size=shape[-1])), {}
+    for (x,), _ in rows(rng):
+        yield (x, rng.normal(size=x.shape[-1]), rng.normal(size=x.shape[-1])), {}
+
+
+def rows_and_scale(rng):
+    for (x, w, _), _ in rows_and_weights(rng):
+        yield (x, w), {}
+        yield (x, None), {}
+
+
+def rows_and_targets(rng):
+    for (x,), _ in rows(rng):
+        t = rng.integers(-1, x.shape[-1], size=x.shape[:-1])
+        yield (x, t), {}
+        yield (x, np.full_like(t, 3)), {"ignore_index": 3, "total": 7}
+    yield (np.array([[-np.inf, 1, -np.inf, 2], [88, -88, 700, 0]]), np.array([3, 2])), {}
+
+
+def tables_and_ids(rng):
+    for V, C, N in (3, 70, 500), (300, 33, 41), (1, 1, 1), (5, 3, 0), (2100, 33, 9):
+        yield (rng.normal(size=(V, C)), rng.integers(V, size=N)), {}
+
+
+def numbers(rng):
+    return [((3 * rng.normal(size=shape),), {}) for shape in ((255,), (256,), (3, 171), (0,))]
+
+
+def sequences_and_seeds(rng):
+    for shape in (2, 3, 701), (3, 5, 2, 4), (2, 0, 8), (1, 1):
+        seeds = rng.integers(2 ** 64, size=shape[0], dtype=np.uint64)
+        yield (rng.normal(size=shape), seeds), {"p": 0.3}
+
+
+def heads(rng):
+    for shape in (2, 3, 4, 64), (1, 70, 2, 16), (0, 3, 2, 4), (1, 1, 1, 2):
+        yield (rng.normal(size=shape),), {"begin": 5}
 
 
 LARGE = {
-    "layer_norm": rows_and_weights,
+    "cross_entropy": rows_and_targets, "dropout": sequences_and_seeds, "embedding": tables_and_ids, "gelu": numbers,
+    "layer_norm": rows_and_weights, "log_softmax": rows, "relu": numbers, "relu_squared": numbers,
+    "rms_norm": rows_and_scale, "rotary": heads, "sigmoid": numbers, "softmax": rows, "tanh": numbers,
 }
 
 
 def large(name):
     """(arrays, constants) of the operation in sizes that cross its kernel's limits."""
-    return LARGE[name](np.random.default_rng(1)) if name in LARGE else []
+    return list(LARGE[name](np.random.default_rng(1)))
 
 
 # Pairs
@@ -85,7 +128,35 @@ def check_gradient_norm(cupy, dtype):
         assert type(norm) is float and norm == pytest.approx(expected, rel={4: 1e-6, 8: 1e-13}[gradient.itemsize])
 
 
-SINGLE = {"adamw_step": check_adamw_step, "gradient_norm": check_gradient_norm}
+def check_fold_in(cupy, dtype):
+    for shape in (0,), (3,), (2, 129):
+        seeds = np.random.default_rng(0).integers(2 ** 64, size=shape, dtype=np.uint64)
+        for n in 0, 5, 2 ** 32 - 1:
+            new = cupy.asnumpy(ops.fold_in(cupy.asarray(seeds), n=n))
+            np.testing.assert_array_equal(new, ops.fold_in.versions["reference"](seeds, n=n))
+
+
+SINGLE = {"fold_in": check_fold_in, "adamw_step": check_adamw_step, "gradient_norm": check_gradient_norm}
+
+
+# Values that the reference would refuse: looking at them would mean to wait for the device
+
+def check_wrong_ids(cupy):
+    for wrong in -1, 5, 2 ** 40:
+        w = Tensor(cupy.asarray(np.ones((5, 40), np.float32)), requires_grad=True)
+        y = ops.embedding(w, cupy.asarray(np.array([2, wrong, 4])))
+        assert np.isnan(cupy.asnumpy(y.data)).all(1).tolist() == [False, True, False]
+        y.backward(cupy.asarray(np.ones((3, 40), np.float32)))
+        assert cupy.asnumpy(w.grad).sum(1).tolist() == [0, 0, 40, 0, 40]
+
+
+def check_wrong_targets(cupy):
+    for wrong in -2, 7, 2 ** 40:
+        logits = cupy.asarray(np.ones((3, 7), np.float32))
+        assert np.isnan(ops.cross_entropy(logits, cupy.asarray(np.array([2, wrong, -1]))).item())
+
+
+WRONG_VALUES = {"embedding": check_wrong_ids, "cross_entropy": check_wrong_targets}
 
 
 def check_chapter(cupy, chapter, dtype=np.float32):
@@ -97,3 +168,5 @@ def check_chapter(cupy, chapter, dtype=np.float32):
     for name, check in SINGLE.items():
         if getattr(ops, name).versions["cuda"].__module__.endswith(f".{chapter}"):
             check(cupy, dtype)
+    if chapter in WRONG_VALUES:
+        WRONG_VALUES[chapter](cupy)

@@ -1,5 +1,5 @@
-// The checker: sees every access to memory that a kernel makes, before it is made, and stops the kernel at the first that
-// is out of bounds, reads shared memory that nobody wrote, or races with another thread's.
+// The checker: sees every access to memory that a kernel makes, before it is made, and stops the kernel at the first
+// that is out of bounds, reads shared memory that nobody wrote, or races with another thread's.
 //
 // g++ -fsanitize=thread calls a function __tsan_read4(address), ... before each access, and -fsanitize=bounds,... one of
 // the __ubsan_handle_... where an index or an integer is wrong. They are defined here, in place of the libraries that
@@ -85,27 +85,36 @@ static void warp_synced(unsigned warp, unsigned mask)
         turn[warp]++;
 }
 
-static void report(const char *what, const Region *region, uintptr_t address, int bytes, uintptr_t caller, int other = -1)
+static void report(const char *what, const Region *region, uintptr_t address, int bytes, uintptr_t caller,
+                   int other = -1)
 {
     char where[100] = "no array of this launch", whom[40] = "";
-    const long at = region ? (long)(address - region->begin) : 0, size = region ? (long)(region->end - region->begin) : 0;
-    if (region && region->argument >= 0)
-        snprintf(where, sizeof where, "byte %ld of the %ld of argument %d", at, size, region->argument);
-    else if (region)
-        snprintf(where, sizeof where, "byte %ld of the %ld of %s shared memory", at, size,
-                 region->argument == DYNAMIC_SHARED ? "dynamic" : "static");
+    if (region) {
+        const long at = address - region->begin, size = region->end - region->begin;
+        const int used = snprintf(where, sizeof where, "byte %ld of the %ld of ", at, size);
+        if (region->argument >= 0)
+            snprintf(where + used, sizeof where - used, "argument %d", region->argument);
+        else
+            snprintf(where + used, sizeof where - used, "%s shared memory",
+                     region->argument == DYNAMIC_SHARED ? "dynamic" : "static");
+    }
     if (other >= 0)
         snprintf(whom, sizeof whom, " (thread %d)", other);
     fail("%s%s: %d bytes at %s, at code %lx", what, whom, bytes, where, (unsigned long)caller);
     stop_fiber();
 }
 
+// The array that an address outside all of them is most likely meant to be in.
 static Region *nearest(uintptr_t address)
 {
     Region *best = nullptr;
-    for (Region &region : regions)
-        if (!best || (address >= region.begin && (best->begin > address || region.begin > best->begin)))
-            best = &region;
+    uintptr_t least = 0;
+    for (Region &region : regions) {
+        const uintptr_t distance = address < region.begin ? region.begin - address
+            : address < region.end ? 0 : address - region.end;
+        if (!best || distance < least)
+            best = &region, least = distance;
+    }
     return best;
 }
 
@@ -123,19 +132,22 @@ static const char *clash(const Cell &cell, const Region &region, Access access, 
         return other = -1, "reads shared memory that was not written";
     if (cell.written && !(cell.atomic && access == ATOMIC)) {
         if (!shared && cell.written < block_epoch)
-            return access == READ ? "races with another block: reads what it wrote" : "races with another block: both write";
+            return access == READ ? "races with another block: reads what it wrote"
+                                  : "races with another block: both write";
         if (cell.written == epoch && !ordered(cell.writer, cell.write_turn, thread))
-            return access == READ ? "races: reads what another thread wrote" : "races: writes what another thread wrote";
+            return access == READ ? "races: reads what another thread wrote"
+                                  : "races: writes what another thread wrote";
     }
     if (access == READ)
         return nullptr;
     other = cell.reader;
     if (!shared && cell.first_read && cell.first_read < block_epoch)
         return "races with another block: writes what it read";
-    if (cell.read == epoch && (cell.readers == SEVERAL_WARPS || (cell.readers == SAME_WARP && cell.read_turn >= turn[thread / WARP])
-                               || !ordered(cell.reader, cell.read_turn, thread)))
-        return "races: writes what another thread read";
-    return nullptr;
+    if (cell.read != epoch || cell.readers == ONE && ordered(cell.reader, cell.read_turn, thread))
+        return nullptr;
+    if (cell.readers == SAME_WARP && cell.reader / WARP == thread / WARP && cell.read_turn < turn[thread / WARP])
+        return nullptr;
+    return "races: writes what another thread read";
 }
 
 static void remember(Cell &cell, Access access, unsigned thread)
@@ -150,7 +162,7 @@ static void remember(Cell &cell, Access access, unsigned thread)
     if (cell.read != epoch)
         cell.read = epoch, cell.readers = ONE;
     else if (cell.reader != thread)
-        cell.readers = std::max<uint8_t>(cell.readers, cell.reader / WARP == thread / WARP ? SAME_WARP : SEVERAL_WARPS);
+        cell.readers = std::max<int>(cell.readers, cell.reader / WARP == thread / WARP ? SAME_WARP : SEVERAL_WARPS);
     cell.reader = thread, cell.read_turn = now;
 }
 
@@ -165,7 +177,8 @@ static void check(uintptr_t address, int bytes, Access access, uintptr_t caller)
                 last_region = &region;
     }
     if (!last_region)
-        report(access == READ ? "reads out of bounds" : "writes out of bounds", nearest(address), address, bytes, caller);
+        report(access == READ ? "reads out of bounds" : "writes out of bounds", nearest(address), address, bytes,
+               caller);
     if (++accesses > MOST_ACCESSES)
         report("never ends, it seems", last_region, address, bytes, caller);
     const uintptr_t at = address - last_region->begin;
@@ -178,24 +191,20 @@ static void check(uintptr_t address, int bytes, Access access, uintptr_t caller)
 }
 
 #define CALLER ((uintptr_t)__builtin_return_address(0))
-#define HOOKS(bytes)                                                                                                     \
-    extern "C" void __tsan_read##bytes(void *address) { check((uintptr_t)address, bytes, READ, CALLER); }                \
-    extern "C" void __tsan_write##bytes(void *address) { check((uintptr_t)address, bytes, WRITE, CALLER); }              \
-    extern "C" void __tsan_unaligned_read##bytes(void *address) { check((uintptr_t)address, bytes, READ, CALLER); }      \
-    extern "C" void __tsan_unaligned_write##bytes(void *address) { check((uintptr_t)address, bytes, WRITE, CALLER); }
+#define HOOKS(bytes)                                                                                              \
+    extern "C" void __tsan_read##bytes(void *address) { check((uintptr_t)address, bytes, READ, CALLER); }         \
+    extern "C" void __tsan_write##bytes(void *address) { check((uintptr_t)address, bytes, WRITE, CALLER); }
 HOOKS(1) HOOKS(2) HOOKS(4) HOOKS(8) HOOKS(16)
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_read_range(void *address, size_t bytes) { check((uintptr_t)address, bytes, READ, CALLER); }
 extern "C" void __tsan_write_range(void *address, size_t bytes) { check((uintptr_t)address, bytes, WRITE, CALLER); }
 
 struct SourceLine { const char *file; uint32_t line, column; };
-#define UNDEFINED(name, what)                                                                                            \
-    extern "C" void __ubsan_handle_##name(SourceLine *source, ...)                                                       \
-    {                                                                                                                    \
-        if (!running)                                                                                                    \
-            return;                                                                                                      \
-        fail(what ", at %s:%u", source->file, source->line);                                                             \
-        stop_fiber();                                                                                                    \
+#define UNDEFINED(name, what)                                                                                     \
+    extern "C" void __ubsan_handle_##name(SourceLine *source, ...)                                                \
+    {                                                                                                             \
+        fail(what ", at %s:%u", source->file, source->line);                                                      \
+        stop_fiber();                                                                                             \
     }
 UNDEFINED(out_of_bounds, "an index is outside its array") UNDEFINED(type_mismatch_v1, "an address is misaligned")
 UNDEFINED(shift_out_of_bounds, "a shift is too far") UNDEFINED(divrem_overflow, "an integer is divided by 0")

@@ -1,7 +1,7 @@
 // CUDA C for g++: what a kernel of ext/cuda may use, in terms of the emulator (runtime.cpp). Included before its text.
 //
-// No header of the standard library is included: NVRTC has none either, and g++ takes half a second to read one. What is
-// not declared here is no part of the subset that kernels may use.
+// No header of the standard library is included: NVRTC has none either, and g++ takes half a second to read one. What
+// is not declared here is no part of the subset that kernels may use.
 #pragma once
 
 struct emu_place { unsigned x, y, z; };
@@ -72,12 +72,9 @@ template <class T> __attribute__((no_sanitize("thread"))) static inline T atomic
 EMU_FUNCTION(exp) EMU_FUNCTION(log) EMU_FUNCTION(sqrt) EMU_FUNCTION(tanh) EMU_FUNCTION(erf)
 static inline float rsqrt(float x) { return 1 / sqrt(x); }
 static inline double rsqrt(double x) { return 1 / sqrt(x); }
-static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)((unsigned long long)a * b >> 32); }
-static inline float __int_as_float(int bits) { float x; __builtin_memcpy(&x, &bits, 4); return x; }
 template <class T> static inline T max(T a, T b) { return a > b ? a : b; }
 template <class T> static inline T min(T a, T b) { return a < b ? a : b; }
 
-struct float2 { float x, y; };
 struct alignas(16) float4 { float x, y, z, w; };
 
 // The kernels of a library, with their types as C++ sees them: EMU_KERNELS below, read by emulator.py.

@@ -1,7 +1,7 @@
 """Compiles the text of a .cu with g++ against emu.h, and runs its kernels under the emulator and its checker.
 
-The text is that which CuPy would get, but for `extern __shared__ T x[];`, which becomes a pointer. Libraries are kept in
-build/cuda_emu under a name that holds a hash of all that they were made from.
+The text is that which CuPy would get, but for `extern __shared__ T x[];`, which becomes a pointer. Libraries are kept
+in build/cuda_emu under a name that holds a hash of all that they were made from.
 """
 import ctypes
 import functools
@@ -19,9 +19,10 @@ import numpy as np
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "cuda_emu"
 COMMON = ["-std=c++17", "-fPIC", "-g1", "-shared", "-w"]
-KERNEL = [*COMMON, "-O1", "-fno-builtin", "-fno-strict-aliasing", "-fno-gnu-unique", "-Wl,-Bsymbolic", "-fsanitize=thread",
+KERNEL = [*COMMON, "-O1", "-fno-builtin", "-fno-strict-aliasing", "-fno-gnu-unique", "-Wl,-Bsymbolic",
+          "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0",
           "-fsanitize=bounds-strict,alignment,shift,signed-integer-overflow,integer-divide-by-zero",
-          "--param", "tsan-instrument-func-entry-exit=0", "-nodefaultlibs", "-lm", "-lc"]   # without the sanitizers' own
+          "-nodefaultlibs", "-lm", "-lc"]           # without the sanitizers' own libraries
 TYPES = {"f": np.float32, "d": np.float64, "i": np.int32, "I": np.uint32, "q": np.int64, "Q": np.uint64, "?": np.bool_}
 ORDERS = "forward", "reverse", "random"
 
@@ -60,7 +61,8 @@ def library(name, sources, flags):
 
 def runtime():
     """The path of the emulator itself, which every library of kernels is linked to."""
-    sources = {name: (HERE / name).read_text(encoding="utf-8") for name in ("runtime.cpp", "checker.h")}
+    names = "runtime.cpp", "fibers.h", "checker.h"
+    sources = {name: (HERE / name).read_text(encoding="utf-8") for name in names}
     return library("runtime", sources, [*COMMON, "-O2", "-U_FORTIFY_SOURCE"])
 
 
@@ -81,7 +83,8 @@ class Kernel(ctypes.Structure):
 
 
 class Buffer(ctypes.Structure):
-    _fields_ = [("begin", ctypes.c_uint64), ("bytes", ctypes.c_uint64), ("argument", ctypes.c_int), ("cell", ctypes.c_int)]
+    _fields_ = [("begin", ctypes.c_uint64), ("bytes", ctypes.c_uint64), ("argument", ctypes.c_int),
+                ("cell", ctypes.c_int)]
 
 
 class Launch(ctypes.Structure):
@@ -96,9 +99,9 @@ class Module:
     the dtype of its parameters, as C++ sees them."""
 
     def __init__(self, name, text):
-        header = (HERE / "emu.h").read_text(encoding="utf-8")
+        sources = {f"{name}.cu": for_gcc(text), "emu.h": (HERE / "emu.h").read_text(encoding="utf-8")}
         emulator = runtime()
-        self.path = library(name, {f"{name}.cu": for_gcc(text), "emu.h": header}, [*KERNEL, "-Wl,--no-as-needed", emulator])
+        self.path = library(name, sources, [*KERNEL, "-Wl,--no-as-needed", emulator])
         self.handle, self.emulator = ctypes.CDLL(str(self.path)), ctypes.CDLL(str(emulator))
         self.emulator.emu_launch.restype = ctypes.c_char_p
         self.kernels, self.types = {}, {}
@@ -131,6 +134,7 @@ class Module:
         base = next(int(line.split("-")[0], 16) for line in Path("/proc/self/maps").read_text().splitlines()
                     if line.endswith(self.path.name))
         address = hex(int(found[1], 16) - 1 - base)         # the call's own address, not where it returns to
-        lines = subprocess.run(["addr2line", "-i", "-e", str(self.path), address], capture_output=True, text=True).stdout
-        places = [line.split()[0].rpartition("/")[2] for line in lines.splitlines()]
+        command = ["addr2line", "-i", "-e", str(self.path), address]
+        lines = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
+        places = [line.split()[0].rpartition("/")[2] for line in lines]
         return message.replace(found[0], ", called from ".join(places))

@@ -1,4 +1,4 @@
-"""NVRTC, NVIDIA's compiler of CUDA C, through ctypes: it is what CuPy compiles with, and it needs no GPU and no driver."""
+"""NVRTC, NVIDIA's compiler of CUDA C, through ctypes: what CuPy compiles with. It needs no GPU and no driver."""
 import ctypes
 import functools
 import re

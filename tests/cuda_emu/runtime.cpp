@@ -1,8 +1,9 @@
-// The emulator: runs a kernel's blocks one after another, and the threads of a block as fibers on one thread of the CPU.
+// The emulator: runs a kernel's blocks one after another, and a block's threads as fibers on one thread of the CPU.
 //
 // A fiber runs until it has to wait for others: at __syncthreads, or at a shuffle or __syncwarp. Each warp runs as far
-// ahead of the others as it can, and the order of lanes, warps and blocks is forward, reverse or random. So what a missing
-// barrier lets happen does happen, every time; and checker.h, included below, sees it even where the result is right.
+// ahead of the others as it can, and the order of lanes, warps and blocks is forward, reverse or random. So what a
+// missing barrier lets happen does happen, every time; and checker.h, included below, sees it even where the result is
+// right.
 #include <algorithm>
 #include <cstdarg>
 #include <cstdint>
@@ -30,7 +31,7 @@ struct Fiber {
     uint64_t value;
 };
 
-constexpr size_t STACK = 256 << 10, GUARD = 4096, MOST_SHARED = 227 << 10;
+constexpr size_t STACK = 256 << 10, MOST_SHARED = 227 << 10;
 constexpr unsigned WARP = 32;
 
 static std::vector<Fiber *> fibers;
@@ -47,65 +48,7 @@ static size_t dynamic_bytes;
 static char *static_shared;
 static size_t static_bytes;
 
-// Fibers: a switch saves the registers that a function has to preserve on one stack, and takes them from the other.
-extern "C" void emu_switch(void **save, void *load);
-asm(R"(
-.text
-.hidden emu_switch
-.globl emu_switch
-.type emu_switch, @function
-emu_switch:
-    push %rbp
-    push %rbx
-    push %r12
-    push %r13
-    push %r14
-    push %r15
-    mov %rsp, (%rdi)
-    mov %rsi, %rsp
-    pop %r15
-    pop %r14
-    pop %r13
-    pop %r12
-    pop %rbx
-    pop %rbp
-    ret
-.size emu_switch, . - emu_switch
-)");
-
-static void wait_for_others() { emu_switch(&running->stack_pointer, scheduler.stack_pointer); }
-
-static void run_fiber()
-{
-    call(kernel, arguments);
-    running->state = DONE;
-    wait_for_others();
-    abort();
-}
-
-static Fiber *new_fiber()
-{
-    char *memory = (char *)mmap(nullptr, GUARD + STACK, PROT_READ | PROT_WRITE,
-                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (memory == MAP_FAILED)
-        abort();
-    mprotect(memory, GUARD, PROT_NONE);                     // a stack that overflows stops the process, and corrupts nothing
-    Fiber *fiber = new Fiber();
-    fiber->stack = memory + GUARD;
-    return fiber;
-}
-
-static void begin_fiber(Fiber *fiber, unsigned number)
-{
-    void **top = (void **)(fiber->stack + STACK);
-    *--top = nullptr;                                       // so that the stack is aligned as after a call
-    *--top = (void *)run_fiber;
-    top -= 6;                                               // the registers that emu_switch takes
-    fiber->stack_pointer = top;
-    fiber->state = READY;
-    fiber->number = number;
-    fiber->place = {number % block_size.x, number / block_size.x % block_size.y, number / (block_size.x * block_size.y)};
-}
+#include "fibers.h"
 
 __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
 {
@@ -113,8 +56,8 @@ __attribute__((format(printf, 1, 2))) static void fail(const char *format, ...)
         return;                                             // the first one counts
     int used = 0;
     if (running)
-        used = snprintf(error, sizeof error, "%s, block (%u, %u, %u), thread (%u, %u, %u): ", kernel_name, block.x, block.y,
-                        block.z, running->place.x, running->place.y, running->place.z);
+        used = snprintf(error, sizeof error, "%s, block (%u, %u, %u), thread (%u, %u, %u): ", kernel_name, block.x,
+                        block.y, block.z, running->place.x, running->place.y, running->place.z);
     va_list rest;
     va_start(rest, format);
     vsnprintf(error + used, sizeof error - used, format, rest);
@@ -165,7 +108,7 @@ static unsigned random_number()
     return random_state >> 33;
 }
 
-static void put_in_order(std::vector<uint64_t> &numbers, uint64_t count, int order)     // 0 forward, 1 reverse, 2 random
+static void put_in_order(std::vector<uint64_t> &numbers, uint64_t count, int order)     // forward, reverse, random
 {
     numbers.resize(count);
     for (uint64_t i = 0; i < count; i++)
@@ -191,11 +134,13 @@ static bool together(const Fiber *fiber, Fiber **warp, unsigned lanes)
         if (!(fiber->mask >> lane & 1))
             continue;
         if (lane >= lanes || warp[lane]->state == DONE) {
-            fail("line %d: waits for lane %u of its warp, which %s", fiber->line, lane, lane < lanes ? "has ended" : "is not there");
+            fail("line %d: waits for lane %u of its warp, which %s", fiber->line, lane,
+                 lane < lanes ? "has ended" : "is not there");
             return false;
         }
         const Fiber *other = warp[lane];
-        if (other->state != AT_WARP || other->mask != fiber->mask || other->line != fiber->line || other->what != fiber->what)
+        if (other->state != AT_WARP || other->mask != fiber->mask || other->line != fiber->line
+                || other->what != fiber->what)
             return false;
     }
     return true;
@@ -255,8 +200,8 @@ static void run_warp(Fiber **warp, unsigned lanes, int order)
     } while (!error[0] && release_warp(warp, lanes));
 }
 
-// Whether the block has ended. All warps have run as far as they could; if not all threads have ended, then all wait at
-// one and the same __syncthreads, or it is an error.
+// Whether the block has ended. All warps have run as far as they could; if not all threads have ended, then all wait
+// at one and the same __syncthreads, or it is an error.
 static bool block_ended()
 {
     unsigned ended = 0;

@@ -13,21 +13,19 @@ from . import emulator
 
 __version__ = "0 (a stand-in for tests)"
 
-# What of NumPy may be called on device arrays: CuPy has all of these under the same names.
-FUNCTIONS = set("""any argsort asarray arange broadcast_arrays broadcast_to clip concatenate cumsum dot empty empty_like
-    nonzero ones_like split stack sum tri where zeros zeros_like linalg.norm""".split())
-UFUNCS = set("""absolute add bitwise_and bitwise_or bitwise_xor divide equal exp greater greater_equal isfinite left_shift
-    less less_equal log logaddexp matmul maximum minimum multiply negative not_equal power right_shift sqrt subtract tanh
-    true_divide add.at""".split())
-METHODS = set("""all any argsort astype copy fill item max mean min ravel reshape sum swapaxes tolist transpose var
-    view""".split())
-OPERATORS = set("""add sub mul truediv pow matmul and or xor rshift lshift lt le gt ge eq ne radd rsub rmul rtruediv rpow
-    rmatmul rand ror rxor iadd isub imul itruediv iand ior""".split())
+# What of NumPy may be called on device arrays: CuPy has all of these under the same names. Whoever needs another one
+# adds it here.
+FUNCTIONS = set("""argsort asarray arange broadcast_arrays broadcast_to clip concatenate dot empty empty_like nonzero
+    ones_like split stack sum tri where zeros zeros_like linalg.norm""".split())
+UFUNCS = set("add divide exp log logaddexp maximum multiply sqrt subtract tanh add.at".split())
+METHODS = set("astype copy item max mean min reshape sum swapaxes transpose var".split())
+OPERATORS = set("""add sub mul truediv pow matmul and or xor rshift lshift lt le gt ge eq ne radd rsub rmul rtruediv iadd
+    isub imul iand""".split())
 
 
 class ndarray:
-    """An array on the device: NumPy's functions, methods and operators work on it, and mixing it with one on the host,
-    or turning it into one other than by get(), is an error."""
+    """An array on the device: NumPy's functions, methods and operators work on it, and mixing it with one on the
+    host, or turning it into one other than by get(), is an error."""
 
     def __init__(self, hidden):
         self.hidden = np.asarray(hidden)
@@ -54,11 +52,11 @@ class ndarray:
         name = f"{function.__module__}.{function.__name__}".removeprefix("numpy.")
         if name not in FUNCTIONS:
             raise TypeError(f"numpy.{name} is not among the names of CuPy that the stand-in has")
-        if name in ("empty", "empty_like"):
-            return poisoned(function(*bare(args), **{key: bare(value) for key, value in kwargs.items() if key != "like"}))
+        kwargs.pop("like", None)
         if name == "asarray":                       # with like=: the way to bring an array here
-            return ndarray(np.array(*args, **{key: value for key, value in kwargs.items() if key != "like"}))
-        return wrapped(function(*bare(args), **{key: bare(value) for key, value in kwargs.items() if key != "like"}))
+            return ndarray(np.array(*args, **kwargs))
+        made = function(*bare(args), **{key: bare(value) for key, value in kwargs.items()})
+        return poisoned(made) if name in ("empty", "empty_like") else wrapped(made)
 
     def __getitem__(self, index):
         return wrapped(self.hidden[bare(index)])
@@ -133,11 +131,9 @@ def poisoned(array):
 
 def asarray(x, dtype=None):
     """The array on the device; from the host it is copied."""
-    return ndarray(x.hidden if isinstance(x, ndarray) and dtype in (None, x.dtype) else np.array(bare_or_host(x), dtype))
-
-
-def bare_or_host(x):
-    return x.hidden if isinstance(x, ndarray) else x
+    if not isinstance(x, ndarray):
+        return ndarray(np.array(x, dtype))
+    return x if dtype in (None, x.dtype) else x.astype(dtype)
 
 
 def asnumpy(x):
@@ -189,7 +185,7 @@ class RawKernel:
         threads = block[0] * block[1] * block[2]
         if (min(*grid, *block) < 1 or threads > 1024 or threads % 32 or grid[0] >= 2 ** 31
                 or max(grid[1:]) > 65535 or shared_mem > self.granted):
-            raise RuntimeError(f"CUDA_ERROR_INVALID_VALUE: grid {grid}, block {block}, {shared_mem} bytes of shared memory")
+            raise RuntimeError(f"CUDA_ERROR_INVALID_VALUE: grid {grid}, block {block}, {shared_mem} bytes shared")
         types = self.module.types[self.name]
         if len(args) != len(types):
             raise TypeError(f"{self.name} takes {len(types)} arguments, not {len(args)}")

@@ -1,6 +1,7 @@
 """Kernels of ext/cuda/*.cu, which CuPy compiles when they are first used, if there is a GPU.
 
-Importing this, or a chapter's launch code beside it, never imports CuPy: they work on arrays that somebody made with it.
+Importing this, or a chapter's launch code beside it, never imports CuPy: they work on arrays that somebody made with
+it.
 """
 import functools
 import os

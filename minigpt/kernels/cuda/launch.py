@@ -47,7 +47,8 @@ def launch(chapter, kernel, grid, threads, *arguments, shared=0):
     """Run a kernel of ext/cuda/CHAPTER.cu on `grid` blocks of `threads` threads, with `shared` bytes of dynamic
     shared memory each; nothing where the grid is empty.
 
-    Inputs (pointers to const) are made contiguous. Raises TypeError, ValueError or OverflowError for arguments that do not fit.
+    Inputs (pointers to const) are made contiguous. Raises TypeError, ValueError or OverflowError for arguments that do
+    not fit.
     """
     grid = grid if isinstance(grid, tuple) else (grid,)
     if 0 in grid:
@@ -58,6 +59,14 @@ def launch(chapter, kernel, grid, threads, *arguments, shared=0):
     real = type_of_reals(kernel, parameters, arguments)
     fitting = [fit(kernel, parameter, argument, real) for parameter, argument in zip(parameters, arguments)]
     compiled(cupy(), chapter, kernel, real, shared)(grid, (threads,), tuple(fitting), shared_mem=shared)
+
+
+def launch_each(chapter, kernel, *inputs):
+    """An array like the first input, that the kernel fills with a thread for each number: it takes the inputs, the
+    array, and how many numbers that has."""
+    y = np.empty_like(inputs[0])
+    launch(chapter, kernel, blocks(y.size), THREADS, *inputs, y, y.size)
+    return y
 
 
 def cupy():
