@@ -15,6 +15,7 @@ from cuda_emu.emulator import EmulatorError
 from minigpt import kernels
 from minigpt.kernels.cuda import launch
 
+pytestmark = pytest.mark.skipif(kernels.cuda.switched_off(), reason="MINIGPT_KERNELS=none")
 DIFFERS = "differs"
 BROKEN = {                                          # chapter: (true text, broken text, what is said)
     "layer_norm": [
@@ -178,7 +179,6 @@ def test_a_broken_text_is_reported(emulated, monkeypatch, chapter, text, replace
         assert re.search(r"(\.cuh?:|line )\d+", report)
 
 
-@pytest.mark.skipif(kernels.cuda.switched_off(), reason="MINIGPT_KERNELS=none")
 def test_every_text_is_broken_somewhere():
     assert set(BROKEN) == set(kernels.cuda.names())
 

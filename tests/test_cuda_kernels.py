@@ -19,6 +19,7 @@ from numerics import check_pair, examples, is_float
 
 from minigpt import Tensor, kernels, op, ops, use
 
+pytestmark = pytest.mark.skipif(kernels.cuda.switched_off(), reason="MINIGPT_KERNELS=none")
 each_name = pytest.mark.parametrize("name", ON_CUDA)
 each_dtype = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -151,7 +152,3 @@ def test_what_is_no_number_stays_so(cupy, name):
     arrays = [cupy.asarray(x)] + [cupy.asarray(np.ones(40, np.float32))] * name.startswith("layer")
     y = op.ALL[name](*arrays).data.get()
     assert np.isnan(y[0, 3]) and np.isfinite(y[1]).all()
-
-
-def test_there_are_cuda_kernels_unless_they_are_switched_off():
-    assert bool(ON_CUDA) != kernels.cuda.switched_off()

@@ -32,6 +32,10 @@ def test_every_launch_code_has_a_text():
     assert files == set(CHAPTERS)
 
 
+def test_there_are_cuda_kernels_unless_they_are_switched_off():
+    assert any("cuda" in run.pairs for run in op.ALL.values()) != kernels.cuda.switched_off()
+
+
 @pytest.mark.skipif(kernels.cuda.switched_off(), reason="MINIGPT_KERNELS=none")
 @each_chapter
 def test_every_function_of_a_launch_code_that_is_named_like_the_chapters_is_used(chapter):
