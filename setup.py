@@ -1,4 +1,4 @@
-"""Builds each ext/cpu/NAME.pyx into minigpt.kernels.cpu.NAME; everything else is in pyproject.toml.
+"""Builds each ext/cpu/NAME.pyx into minigpt.kernels.cpu.NAME and packs ext/cuda; everything else is in pyproject.toml.
 
 The flags are those of -O3 and -ffast-math without the two that harm others: fast-math at link time sets
 flush-to-zero for the whole process, and -ffinite-math-only breaks masks of -inf. Where the building machine has
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 FAST = ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros",
         "-freciprocal-math"]
@@ -45,4 +45,9 @@ extensions = cythonize(
     include_path=["ext/cpu"], compiler_directives=DIRECTIVES, build_dir="build/cython", shared_utility_qualified_name=SHARED)
 for module in extensions:
     module.optional = True                          # without a compiler everything runs on NumPy
-setup(ext_modules=extensions, options={"build_ext": {"parallel": os.cpu_count()}})
+
+# A GPU's kernels travel as texts: ext/cuda is the package minigpt.kernels.cuda.source. In a checkout it is read there.
+CUDA = "minigpt.kernels.cuda.source"
+setup(ext_modules=extensions, options={"build_ext": {"parallel": os.cpu_count()}},
+      packages=[*find_packages(include=["minigpt*"]), CUDA], package_dir={CUDA: "ext/cuda"},
+      package_data={CUDA: ["*.cu", "*.cuh"]})

@@ -249,7 +249,7 @@ def test_help_explains_the_program_and_each_flag(name, monkeypatch):
 
 def test_info_tells_versions_and_kernels():
     shown = succeeds(python("-P", "-c", "from minigpt.cli import main; main(['info'])"))
-    for part in f"minigpt      {minigpt.__version__}", "python", "numpy", "safetensors", "matplotlib", cpu.status():
+    for part in f"minigpt      {minigpt.__version__}", "python", "numpy", "safetensors", "matplotlib", cpu.status(), "gpu":
         assert part in shown
     assert all(name in shown for name in cpu.names() if cpu.available())
 

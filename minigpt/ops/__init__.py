@@ -14,7 +14,7 @@ An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.p
 elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention, philox,
 dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared.
 """
-from .adamw import adamw_step
+from .adamw import adamw_step, gradient_norm
 from .attention import attention
 from .cross_entropy import cross_entropy
 from .dropout import dropout
@@ -34,6 +34,6 @@ from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "concatenate", "cross_entropy", "divide", "dropout", "embedding", "exp",
-           "fold_in", "gelu", "getitem", "layer_norm", "linear", "log", "log_softmax", "matmul", "mean", "mlp",
-           "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum",
-           "tanh", "transpose"]
+           "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log", "log_softmax", "matmul",
+           "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm", "rotary", "sigmoid",
+           "softmax", "subtract", "sum", "tanh", "transpose"]
