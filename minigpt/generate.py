@@ -103,13 +103,15 @@ class Engine:
             self.seat(self.waiting.popleft())
         speaking = [job for job in self.jobs if len(job.unread) == 1]
         reading = next((job for job in self.jobs if len(job.unread) > 1), None)
-        if reading:
-            self.read(reading)
+        heard = [reading] if reading and self.read(reading) else []
         if speaking:
             ids = np.array([job.unread for job in speaking])                # (B, 1)
             logits = self.reader.each([job.slot for job in speaking], ids)[:, -1]
             for job, row in zip(speaking, logits):
                 self.accept(job, row)
+        for job in heard + speaking:                        # when all is as it should be, should a callback fail
+            if job.on_token is not None:
+                job.on_token(job, job.tokens[-1])
         return bool(self.jobs or self.waiting)
 
     def run(self):
@@ -123,11 +125,13 @@ class Engine:
         self.jobs.append(job)
 
     def read(self, job):
-        """Read a chunk of what a job has unread; after the last one there is a token to choose."""
-        chunk, job.unread = job.unread[:self.chunk], job.unread[self.chunk:]
-        logits = self.reader.read(job.slot, chunk)
-        if not job.unread:
-            self.accept(job, logits)
+        """Read a chunk of what a job has unread. After the last one a token is chosen: then True."""
+        logits = self.reader.read(job.slot, job.unread[:self.chunk])
+        job.unread = job.unread[self.chunk:]
+        if job.unread:
+            return False
+        self.accept(job, logits)
+        return True
 
     def accept(self, job, logits):
         """Choose the token that follows, and see whether it is the last."""
@@ -154,8 +158,6 @@ class Engine:
         job.tokens.append(Token(token, piece, log_p, likely))
         if reason:
             self.finish(job, reason)
-        if job.on_token is not None:
-            job.on_token(job, job.tokens[-1])
 
     def slide(self, job):
         """The context is full: begin anew with its later half, or give the reason to end."""

@@ -182,6 +182,19 @@ def test_callbacks_get_every_token_and_the_job_when_it_ended():
         assert [reason for _, reason in mine] == [None] * (len(job.tokens) - 1) + ["length"]
 
 
+def test_a_callback_that_fails_harms_no_other_text():
+    def fail(job, token):
+        raise ZeroDivisionError
+
+    model = lively_model(context=30)
+    with Engine(model, TOKENIZER, slots=2) as engine:
+        jobs = [engine.submit(Request([1], 5, GREEDY), fail), engine.submit(Request([2], 5, GREEDY))]
+        for _ in range(5):
+            with pytest.raises(ZeroDivisionError):
+                engine.step()
+    assert [ids_of(job) for job in jobs] == [greedy(model, [1], 5), greedy(model, [2], 5)]
+
+
 def test_log_probabilities_are_the_models_own_whatever_the_rules():
     model = lively_model(context=30)
     job, = run(model, Request(prompt(4), 8, Rules(0.7, top_k=2), seed=3, top=3))
