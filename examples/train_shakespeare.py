@@ -27,6 +27,7 @@ from minigpt.models.ngram import NGram
 from minigpt.parallel import cores
 from minigpt.ranks import program
 from minigpt.report import plot_losses, prepare_folder, write_results, write_text
+from minigpt.sampling import Rules
 from minigpt.settings import UserError, as_dict, from_dict, parse
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import Position, TrainSettings, train
@@ -157,7 +158,7 @@ def next_free(folder):
 def report(model, tokenizer, corpus, settings, out, position, interrupted, counting):
     """Print and write what there is to see: a sample, the losses, the plot."""
     prompt = "\n" if "\n" in tokenizer.characters else tokenizer.characters[0]
-    sample = "".join(generate_text(model, tokenizer, prompt, settings.sample_length, settings.seed, temperature=0.8))
+    sample = "".join(generate_text(model, tokenizer, prompt, settings.sample_length, settings.seed, rules=Rules(0.8)))
     write_text(out / "sample.txt", sample)
     print(f"\n{sample}\n" + "-" * 72)
     results = {"val_loss": position.val_loss, "best_val_loss": position.best_val_loss, "seconds": position.seconds,

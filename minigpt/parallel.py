@@ -51,17 +51,11 @@ def keep_freed_memory():
         pass
 
 
-class Workers:
-    """`number` worker threads for a model (default: one a core). Use it as a context: `with Workers(model) as workers:`.
+class Threads:
+    """`number` worker threads, and BLAS held to one thread meanwhile. A context: `with Threads(2) as threads:`."""
 
-    With several ranks these are the workers of this rank; `total` counts those of all.
-    """
-
-    def __init__(self, model, number=None, ranks=ALONE):
-        self.model, self.number, self.ranks = model, number or cores(ranks), ranks
-        self.replicas = [model, *(replica(model) for _ in range(self.number - 1))]
-        numbers = ranks.every(self.number)
-        self.begin, self.total = sum(numbers[:ranks.rank]), sum(numbers)
+    def __init__(self, number):
+        self.number = number
 
     def __enter__(self):
         keep_freed_memory()
@@ -78,6 +72,20 @@ class Workers:
         futures = [self.pool.submit(contextvars.copy_context().run, function, part) for part in parts]
         wait(futures)                                       # all of them, so that nothing runs on after an error
         return [future.result() for future in futures]
+
+
+class Workers(Threads):
+    """`number` worker threads for a model (default: one a core), a context: `with Workers(model) as workers:`.
+
+    With several ranks these are the workers of this rank; `total` counts those of all.
+    """
+
+    def __init__(self, model, number=None, ranks=ALONE):
+        super().__init__(number or cores(ranks))
+        self.model, self.ranks = model, ranks
+        self.replicas = [model, *(replica(model) for _ in range(self.number - 1))]
+        numbers = ranks.every(self.number)
+        self.begin, self.total = sum(numbers[:ranks.rank]), sum(numbers)
 
     def each(self, function, items):
         """function(replica, item) for every item, item i on worker i mod n, in order; the results in order.

@@ -1,8 +1,11 @@
 """Kernels compiled from ext/cpu/*.pyx, if they were built and this CPU can run them."""
 import functools
+import importlib
 import importlib.util
 import os
 import pkgutil
+
+NO_CHAPTERS = "machine", "pool"                     # compiled, but no version of anything in ops/
 
 
 def available():
@@ -28,7 +31,18 @@ def why_not():
 def names():
     """The compiled kernels that are there, by file name."""
     names = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in names if name != "machine" and not name.startswith("_"))
+    return sorted(name for name in names if name not in NO_CHAPTERS and not name.startswith("_"))
+
+
+def threads():
+    """How many threads the kernels of single tokens share (ext/cpu/pool.pyx)."""
+    return importlib.import_module(f"{__name__}.pool").threads() if available() else 1
+
+
+def set_threads(number):
+    """Have the kernels of single tokens share as many threads. Without kernels nothing happens."""
+    if available():
+        importlib.import_module(f"{__name__}.pool").set_threads(number)
 
 
 def status():
