@@ -11,6 +11,8 @@ was measured to take seven times as long.
 Where several ranks train together (ranks.py), all their workers are numbered through, those of the first rank first,
 and after each rank has summed the gradients of its own workers, the ranks sum theirs.
 
+A batch of fewer sequences than workers is one micro-batch, and the rows of each large operation are shared among them.
+
 Micro-batch i always goes to worker i mod n, and gradients are summed in the order of the workers: the same run gives
 the same bits again, on the same machine with the same number of workers and ranks.
 """
@@ -20,10 +22,12 @@ import os
 import platform
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from fractions import Fraction
 
 from threadpoolctl import threadpool_limits
 
+from .kernels import cpu
 from .nn import replica
 from .ranks import ALONE
 
@@ -112,7 +116,9 @@ class Workers(Threads):
 
         for model in self.replicas:
             model.flat.grad[...] = 0
-        losses = self.each(forward_and_backward, micro_batches)
+        alone = len(micro_batches) == 1 and self.number > 1     # its rows are shared among the workers instead
+        with cpu.share_rows(self.pool, self.number) if alone else nullcontext():
+            losses = self.each(forward_and_backward, micro_batches)
         for model in self.replicas[1:]:
             self.model.flat.grad += model.flat.grad
         self.ranks.sum(self.model.flat.grad)

@@ -6,13 +6,14 @@ import time
 
 
 def serve(step, floor=None):
-    """Read questions from standard input until it ends. step() makes one training step, floor() one of its products."""
+    """Read questions from standard input until it ends. step() makes one training step; floor() returns the seconds of
+    its matrix products alone."""
     for line in sys.stdin:
         question = json.loads(line)
         if "peak" in question:
             answer = {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
         elif "floor" in question:
-            answer = {"seconds": min(timed(floor) for _ in range(question["floor"] * 5))}
+            answer = {"seconds": sum(floor() for _ in range(question["floor"]))}
         else:
             answer = {"seconds": sum(timed(step) for _ in range(question["steps"]))}
         print(json.dumps(answer), flush=True)

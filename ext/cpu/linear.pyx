@@ -8,6 +8,7 @@ few_rows.h reads the matrix once, on all threads of the pool. What is left, in b
 import numpy as np
 from cython cimport floating
 
+from minigpt.kernels.cpu import each_part
 from minigpt.kernels.cpu.pool cimport Task, run, threads_now
 from tile cimport product, workspace
 
@@ -36,10 +37,14 @@ def linear_forward(x, w, b=None, *, bint transposed=False):
             y += b
     else:
         y = np.empty((len(rows), n_out), x.dtype)
-        if x.dtype == np.float32:
-            forward[float](rows, w, b, transposed, y)
-        else:
-            forward[double](rows, w, b, transposed, y)
+
+        def part(begin, end):
+            if y.dtype == np.float32:
+                forward[float](rows[begin:end], w, b, transposed, y[begin:end])
+            else:
+                forward[double](rows[begin:end], w, b, transposed, y[begin:end])
+
+        each_part(part, len(rows), MANY)
     return y.reshape(x.shape[:x.ndim - 1] + (n_out,)), (x, w, b is not None, transposed)
 
 
@@ -52,10 +57,21 @@ def linear_backward(dy, saved):
         dw = dy.T @ rows if transposed else rows.T @ dy                     # (3) (7)
         return dx.reshape(x.shape), dw, dy.sum(0) if has_b else None        # (4)
     dx, dw, db = np.empty_like(rows), np.empty_like(w), np.zeros(n_out, w.dtype) if has_b else None
-    if x.dtype == np.float32:
-        backward[float](dy, rows, w, transposed, dx, dw, db)
-    else:
-        backward[double](dy, rows, w, transposed, dx, dw, db)
+
+    def part_of_dx(begin, end):
+        if x.dtype == np.float32:
+            backward_x[float](dy[begin:end], w, transposed, dx[begin:end])
+        else:
+            backward_x[double](dy[begin:end], w, transposed, dx[begin:end])
+
+    def part_of_dw(begin, end):
+        if x.dtype == np.float32:
+            backward_w[float](dy, rows, transposed, begin, end, dw, db)
+        else:
+            backward_w[double](dy, rows, transposed, begin, end, dw, db)
+
+    each_part(part_of_dx, len(rows), MANY)
+    each_part(part_of_dw, len(w), MANY)
     return dx.reshape(x.shape), dw, db
 
 
@@ -100,21 +116,32 @@ cdef forward(const floating[:, ::1] x, const floating[:, ::1] w, const floating[
             product(N, n_out, n_in, &x[0, 0], n_in, 1, &w[0, 0], n_out, 1, &y[0, 0], shift, NULL, work)         # (1)
 
 
-cdef backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] w, bint transposed,
-              floating[:, ::1] dx, floating[:, ::1] dw, floating[::1] db):
-    cdef long N = x.shape[0], n_in = x.shape[1], n_out = dy.shape[1], n
-    cdef floating *sums = &db[0] if db is not None else NULL
+cdef backward_x(const floating[:, ::1] dy, const floating[:, ::1] w, bint transposed, floating[:, ::1] dx):
+    cdef long N = dy.shape[0], n_in = dx.shape[1], n_out = dy.shape[1]
     cdef void *work = room()
     with nogil:
         if transposed:
             product(N, n_in, n_out, &dy[0, 0], n_out, 1, &w[0, 0], n_in, 1, &dx[0, 0], NULL, NULL, work)        # (6)
-            product(n_out, n_in, N, &dy[0, 0], 1, n_out, &x[0, 0], n_in, 1, &dw[0, 0], NULL, NULL, work)        # (7)
+        else:
+            product(N, n_in, n_out, &dy[0, 0], n_out, 1, &w[0, 0], 1, n_out, &dx[0, 0], NULL, NULL, work)       # (2)
+
+
+cdef backward_w(const floating[:, ::1] dy, const floating[:, ::1] x, bint transposed, long begin, long end,
+                floating[:, ::1] dw, floating[::1] db):
+    """Rows begin ... end of dw, and db where these are the first."""
+    cdef long N = x.shape[0], n_in = x.shape[1], n_out = dy.shape[1], n
+    cdef floating *sums = &db[0] if db is not None and begin == 0 else NULL
+    cdef void *work = room()
+    with nogil:
+        if transposed:
+            product(end - begin, n_in, N, &dy[0, begin], 1, n_out, &x[0, 0], n_in, 1, &dw[begin, 0], NULL, NULL,
+                    work)                                                                                       # (7)
             if sums != NULL:
                 for n in range(N):
                     add(&dy[n, 0], n_out, sums)                                                                 # (4)
         else:
-            product(N, n_in, n_out, &dy[0, 0], n_out, 1, &w[0, 0], 1, n_out, &dx[0, 0], NULL, NULL, work)       # (2)
-            product(n_in, n_out, N, &x[0, 0], 1, n_in, &dy[0, 0], n_out, 1, &dw[0, 0], NULL, sums, work)    # (3) (4)
+            product(end - begin, n_out, N, &x[0, begin], 1, n_in, &dy[0, 0], n_out, 1, &dw[begin, 0], NULL, sums,
+                    work)                                                                                   # (3) (4)
 
 
 cdef inline void add(const floating *x, long n, floating *to) noexcept nogil:
