@@ -1,7 +1,7 @@
 """Arrays in a file: safetensors, read with care. (Written by the library: what comes from us needs none.)
 
     8 bytes         n, the length of the header, little-endian
-    n bytes         the header, JSON: {name: {"dtype": "F32", "shape": [3, 4], "data_offsets": [begin, end]}, ...}
+    n bytes         the header, JSON: {name: {"dtype": "F32", "shape": [3, 4], "data_offsets": [begin, end]} ...}
     the rest        the numbers, in C order, little-endian; begin and end count from here
 
 Such a file runs nothing, but it may have been cut off, damaged, or made to do harm. So a header has to be short and lie
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .settings import UserError
+from .settings import UserError, brief
 
 LONGEST_HEADER = 4 << 20                # bytes: some 40,000 arrays
 LONGEST_JSON = 100 << 20                # bytes of any other JSON file; a tokenizer of 256,000 tokens has 35 million
@@ -93,7 +93,7 @@ def read_header(file, size):
     end = 8 + length
     for name, array in sorted(stored.items(), key=lambda item: (item[1].begin, item[1].end)):
         if array.begin != end:
-            raise Damaged(f"the bytes of {shortened(name)} do not follow those of the array before it")
+            raise Damaged(f"the bytes of {brief(name)} do not follow those of the array before it")
         end = array.end
     if end != size:
         raise Damaged(f"its arrays end at byte {end:,}, and it has {size:,}")
@@ -103,25 +103,20 @@ def read_header(file, size):
 def checked(name, entry, data):
     """The Stored of one entry of a header, whose offsets count from byte `data`."""
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        raise Damaged(f"{shortened(name)} lacks a dtype, a shape or offsets")
+        raise Damaged(f"{brief(name)} lacks a dtype, a shape or offsets")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in SIZES:
-        raise Damaged(f"{shortened(name)} is of the unknown dtype {shortened(str(dtype))}")
+        raise Damaged(f"{brief(name)} is of the unknown dtype {brief(dtype)}")
     if not sizes(shape) or len(shape) > MOST_AXES or math.prod(n or 1 for n in shape) >= 2 ** 60:
-        raise Damaged(f"{shortened(name)} has an impossible shape")
+        raise Damaged(f"{brief(name)} has an impossible shape")
     if not sizes(offsets) or len(offsets) != 2 or offsets[1] - offsets[0] != math.prod(shape) * SIZES[dtype]:
-        raise Damaged(f"{shortened(name)} does not have the bytes that its shape needs")
+        raise Damaged(f"{brief(name)} does not have the bytes that its shape needs")
     return Stored(dtype, tuple(shape), data + offsets[0], data + offsets[1])
 
 
 def sizes(numbers):
     """Whether this is a list of integers that can be sizes."""
     return isinstance(numbers, list) and all(type(n) is int and 0 <= n < 2 ** 63 for n in numbers)
-
-
-def shortened(text):
-    """A text from a file that may hold anything, for a message of one line."""
-    return repr(text if len(text) <= 80 else text[:80] + "...")
 
 
 def parse_json(content):
