@@ -152,7 +152,7 @@ def mutated(content, chance):
     header = 8 + int.from_bytes(content[:8], "little")
     length_follows = chance.random() < 0.7
     for _ in range(chance.choice([1, 1, 2, 5])):
-        i = chance.randrange(8 if length_follows else 0, header if chance.random() < 0.8 else len(content))
+        i = chance.randrange(8 if length_follows else 0, header if chance.random() < 0.6 else len(content))
         piece = content[i:i + chance.randint(1, 6)]
         new = chance.choice([bytes([piece[0] ^ 1 << chance.randrange(8)]) + piece[1:], b"", piece * 2, piece * 50,
                              chance.randbytes(len(piece)), b"9" * len(piece), b"9" + piece, b"-" + piece, b"[", b"null",
@@ -174,7 +174,7 @@ def outcome(path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("number", [1000, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [1000, pytest.param(20_000, marks=pytest.mark.slow)])
 def test_mutated_files_are_read_as_the_library_does_or_are_one_sentence(path, number):
     save_file({name: np.asarray(a) for name, a in ARRAYS.items()}, path, {"format": "pt"})
     content, chance, seen = path.read_bytes(), random.Random(number), {"read": 0, "refused": 0}

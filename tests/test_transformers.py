@@ -1,6 +1,8 @@
 """transformers on torch (extra [oracle]): the same weights give the same numbers, in both directions.
 
-    pip install '.[oracle]' && pytest tests/test_transformers.py -s          prints by how much they differ
+    pip install '.[oracle]' && pytest -m "slow or not slow" tests/test_transformers.py -s
+
+prints by how much they differ.
 """
 import numpy as np
 import pytest
@@ -32,16 +34,16 @@ def randomised(parameters):
             p.add_(0.05 * torch.randn_like(p))
 
 
-def computed(model):
+def computed(model, ids=IDS):
     """What a model computes, theirs or ours: a GPT-2's logits; states where the mask shows them, and pooled vectors."""
     with torch.no_grad(), no_grad():
         if isinstance(model, transformers.GPT2LMHeadModel):
-            return [model.eval()(torch.tensor(IDS)).logits.numpy()]
+            return [model.eval()(torch.tensor(ids)).logits.numpy()]
         if isinstance(model, transformers.BertModel):
             result = model.eval()(torch.tensor(IDS), torch.tensor(MASK).long(), torch.tensor(TYPES))
             return [result.last_hidden_state.numpy()[MASK], result.pooler_output.numpy()]
         if isinstance(model, GPT):
-            return [model(IDS).data]
+            return [model(ids).data]
         states = model(IDS, MASK, TYPES)
         return [states.data[MASK], model.pooled(states).data]
 
@@ -84,3 +86,13 @@ def test_half_the_bytes_are_read_to_the_same_numbers(family, dtype, tmp_path):
     randomised(model.parameters())
     model.to(getattr(torch, dtype)).save_pretrained(tmp_path)
     assert_same(computed(huggingface.load_model(tmp_path)), computed(model.float()), 1e-4, f"{family} of {dtype}")
+
+
+@pytest.mark.slow
+def test_the_124_million_parameters_of_gpt_2(tmp_path):
+    """Random numbers in them; it takes 3 GB of memory and 0.5 GB of disk."""
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    randomised(model.parameters())
+    model.save_pretrained(tmp_path)
+    ids = np.random.default_rng(0).integers(50257, size=(1, 1024))
+    assert_same(computed(huggingface.load_model(tmp_path), ids), computed(model, ids), 1e-4, "GPT-2 into minigpt")

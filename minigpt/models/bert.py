@@ -105,7 +105,7 @@ class Bert(Module):
 
 
 def pad(texts):
-    """Lists of ids, of different lengths -> ids (B, T), filled up with 0, and their mask (B, T), False where filled up."""
+    """Lists of ids, of different lengths -> ids (B, T), filled up with 0, and a mask (B, T), False where filled up."""
     lengths = np.array([len(ids) for ids in texts])
     mask = np.arange(lengths.max()) < lengths[:, None]
     padded = np.zeros(mask.shape, np.int64)
