@@ -5,14 +5,17 @@
 
 --checkpoint is the folder of a run, or one checkpoint in it. Of a run, the one with the best validation loss speaks.
 --hf is a folder with GPT-2 as Hugging Face's hub has it: config.json, model.safetensors, and the tokenizer's files.
+--draft is another run, of a smaller model on the same text, that guesses ahead (minigpt/speculative.py): the text is as
+likely as without it, and comes faster where the large model is much slower than the small one.
 """
 import sys
 from dataclasses import dataclass
-from itertools import chain
 
 from minigpt import checkpoint, huggingface
-from minigpt.generate import check_rules, generate_text
+from minigpt.generate import generate_text
+from minigpt.sampling import Chance, Rules
 from minigpt.settings import UserError, program
+from minigpt.speculative import Speculation
 
 
 @dataclass(frozen=True)
@@ -25,25 +28,46 @@ class Settings:
     top_k: int = 0                  # draw from the k likeliest tokens only (0: off)
     top_p: float = 1.0              # draw from the likeliest that together reach this probability (1: off)
     stop: str | None = None         # end where this text would appear
+    slide: bool = True              # when the context is full, go on with the later half of the text in sight
+    draft: str | None = None        # folder of a run whose model guesses ahead
+    guesses: int = 4                # tokens that it guesses at a time
     seed: int = 1                   # the same seed gives the same text
 
     def __post_init__(self):
         if (self.checkpoint is None) == (self.hf is None):
             raise UserError("a model is required, and only one: give the folder of a run as --checkpoint, or one with a "
                             "GPT-2 as --hf")
-        check_rules(self.temperature, self.top_k, self.top_p)
+        self.rules()
         if self.length < 1 or self.seed < 0:
             raise UserError("--length has to be at least 1 and --seed at least 0")
+
+    def rules(self):
+        return Rules(self.temperature, self.top_k, self.top_p)
 
 
 def main(settings):
     saved = huggingface.load(settings.hf, "gpt") if settings.hf is not None else checkpoint.load(settings.checkpoint)
-    pieces = generate_text(saved.model, saved.tokenizer, settings.prompt, settings.length, settings.seed, settings.stop,
-                           settings.temperature, settings.top_k, settings.top_p)
-    first = next(pieces, "")                                # before the prompt is printed: it may be a wrong one
-    for piece in chain([settings.prompt, first], pieces):
+    if settings.draft is None:
+        show(settings.prompt, generate_text(saved.model, saved.tokenizer, settings.prompt, settings.length, settings.seed,
+                                            settings.stop, settings.rules(), settings.slide))
+        return
+    draft = checkpoint.load(settings.draft)
+    if draft.tokenizer.to_dict() != saved.tokenizer.to_dict():
+        raise UserError(f"{settings.draft} has another tokenizer than {saved.folder}: a draft has to be trained with the "
+                        "same one")
+    with Speculation(saved.model, draft.model, settings.rules(), Chance(settings.seed), settings.guesses) as speculation:
+        show(settings.prompt, speculation.text(saved.tokenizer, settings.prompt, settings.length, settings.stop))
+    print(f"{speculation.accepted} of {speculation.guessed} guesses of {settings.draft} were kept", file=sys.stderr)
+
+
+def show(prompt, pieces):
+    """Write the prompt, then the pieces as they come; nothing if the first one is an error: the prompt may be wrong."""
+    piece = next(pieces, "")
+    sys.stdout.write(prompt)
+    while piece is not None:
         sys.stdout.write(piece)
         sys.stdout.flush()
+        piece = next(pieces, None)
     print()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from . import __version__
-from .kernels import cpu
+from .kernels import cpu, cuda
 from .parallel import cores
 
 
@@ -30,6 +30,7 @@ def info():
                                         f"{pool['num_threads']} threads"))
     lines.append(("kernels", cpu.status()))
     lines += [("", name) for name in cpu.names() if cpu.available()]
+    lines.append(("gpu", cuda.status()))
     for extra in "safetensors", "tqdm", "matplotlib":
         lines.append((extra, version(extra)))
     return "\n".join(f"{name:12} {value}" for name, value in lines)

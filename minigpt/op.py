@@ -6,9 +6,10 @@ An operation is a pair of plain functions of arrays:
     dx, dw, ...  = NAME_backward(dy, saved)             one gradient (or None) for each array, in order
 
 The chapter minigpt/ops/CHAPTER.py holds the pair in NumPy: the reference. A compiled version, if there is one, is a
-pair of the same two names in ext/cpu/CHAPTER.pyx, built into minigpt/kernels/cpu. Which of them runs is decided at
-each call: the compiled one where it was built, the reference elsewhere and inside `with use("reference")`. Both
-passes of one call run on the same one. CuPy arrays run the reference through NumPy's own dispatch.
+pair of the same two names in ext/cpu/CHAPTER.pyx, built into minigpt/kernels/cpu; one for a GPU stands in
+ext/cuda/CHAPTER.cu, launched by minigpt/kernels/cuda/CHAPTER.py. Which of them runs is decided at each call: CuPy
+arrays run the CUDA version, NumPy arrays the compiled one, and either the reference where there is no such version
+(CuPy's through NumPy's own dispatch) or inside `with use("reference")`. Both passes of one call run on the same one.
 
 What every pair may rely on, because it is seen to here and in tensor.py: arrays are C-contiguous; arrays of floats,
 dy included, are of one dtype; Python numbers have become arrays of that dtype; integer and bool arrays and None come
@@ -73,12 +74,13 @@ def kernel(reference, check=None):
 
 
 def versions(*functions):
-    """{"reference": functions, "cpu": their compiled namesakes, if the chapter has a kernel file that has them}."""
+    """{"reference": functions, and "cpu" and "cuda": their namesakes, if the chapter has a kernel file with them}."""
     chapter = functions[0].__module__.rpartition(".")[2]
-    module = kernels.load("cpu", chapter)
     found = {"reference": functions}
-    if all(hasattr(module, function.__name__) for function in functions):
-        found["cpu"] = tuple(getattr(module, function.__name__) for function in functions)
+    for backend in kernels.BACKENDS:
+        module = kernels.load(backend, chapter)
+        if all(hasattr(module, function.__name__) for function in functions):
+            found[backend] = tuple(getattr(module, function.__name__) for function in functions)
     return found
 
 
@@ -90,11 +92,14 @@ def chosen(available, arrays):
 
 @contextmanager
 def use(backend):
-    """Inside `with use("reference"):` every operation runs its NumPy version; use("cpu") asks for the compiled ones."""
-    if backend not in ("reference", "cpu"):
-        raise ValueError(f"no backend is called {backend!r}: there are 'reference' and 'cpu'")
+    """Inside `with use("reference"):` every operation runs its NumPy version; use("cpu") asks for the compiled ones,
+    use("cuda") for those of a GPU, which take CuPy arrays."""
+    if backend not in ("reference", *kernels.BACKENDS):
+        raise ValueError(f"no backend is called {backend!r}: there are 'reference', 'cpu' and 'cuda'")
     if backend == "cpu" and not kernels.cpu.available():
         raise RuntimeError(f"no compiled kernels: {kernels.cpu.why_not()}")
+    if backend == "cuda" and not kernels.cuda.available():
+        raise RuntimeError(f"no CUDA kernels: {kernels.cuda.why_not()}")
     token = forced.set(backend)
     try:
         yield

@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 
-from .ops import adamw_step
+from .ops import adamw_step, gradient_norm
 
 
 class AdamW:
@@ -105,11 +105,6 @@ def halves(part):
     """A slice in two."""
     middle = (part.start + part.stop) // 2
     return [slice(part.start, middle), slice(middle, part.stop)]
-
-
-def gradient_norm(gradient):
-    """The Euclidean norm of a gradient (P,), as a float; inf or nan where the gradient is no number."""
-    return math.sqrt(float(np.dot(gradient, gradient)))
 
 
 def warm_up_hold_fall(step, steps, warm_up, hold, peak, last):

@@ -35,6 +35,7 @@ class TrainSettings:
     weight_decay: float = 0.1       # AdamW's decay of matrices and embeddings
     beta1: float = 0.9              # AdamW: how long the mean of gradients remembers
     beta2: float = 0.99             # AdamW: how long the mean of squared gradients remembers
+    momentum: float = 0.95          # Muon: how long the mean of gradients remembers
     clip: float = 1.0               # largest norm of a gradient
     recompute: bool = False         # keep only the blocks' inputs for the backward pass: slower, far less memory
     eval_every: int = 250           # steps between two validations, each of which saves a checkpoint
@@ -56,7 +57,7 @@ class TrainSettings:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be above 0")
         if self.workers > 1024:
             raise UserError(f"workers is {self.workers}, but has to be at most 1024")
-        for name in "beta1", "beta2", "hold":
+        for name in "beta1", "beta2", "momentum", "hold":
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 0 and below 1")
 
@@ -88,8 +89,7 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     out, context = Path(out), model.config.context
     resumed, position = position is not None, position or Position()
     model.recompute_blocks = settings.recompute
-    optimizer = {"adamw": AdamW, "muon": Muon}[settings.optimizer](
-        model.flat, beta1=settings.beta1, beta2=settings.beta2, decay=settings.weight_decay)
+    optimizer = make_optimizer(model.flat, settings)
     if resumed:
         checkpoint.restore(optimizer, checkpoint.find(out, ["latest"]))
     if ranks.rank == 0:
@@ -145,12 +145,18 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     return position, position.step < settings.steps
 
 
+def make_optimizer(flat, settings):
+    """The optimizer that the settings ask for."""
+    adamw = {"beta1": settings.beta1, "beta2": settings.beta2, "decay": settings.weight_decay}
+    return Muon(flat, momentum=settings.momentum, **adamw) if settings.optimizer == "muon" else AdamW(flat, **adamw)
+
+
 def training_step(workers, optimizer, ids, context, settings, step, lr):
     """One update. Returns the mean loss over the batch, in nats a token, and the norm of its gradient."""
     B = settings.batch_size
     x, y = batch(ids, context, B, settings.seed, step)                      # (B, T) each
     seeds = sequence_seeds(settings.seed, step, B) if workers.model.config.dropout else None
-    size = micro_batch_size(settings, workers.total)
+    size = micro_batch_size(settings, workers.total, workers.ranks.size)
 
     def loss(model, part):
         return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
@@ -160,8 +166,13 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     return total, norm
 
 
-def micro_batch_size(settings, workers):
-    """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker, at most 8."""
+def micro_batch_size(settings, workers, ranks=1):
+    """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker, at most 8.
+
+    A batch that does not go round the workers of a single rank is one micro-batch, whose rows they share (parallel.py).
+    """
+    if settings.batch_size < workers and ranks == 1:
+        return settings.micro_batch or settings.batch_size
     return settings.micro_batch or min(8, -(-settings.batch_size // workers))
 
 

@@ -89,6 +89,15 @@ def matmul_inputs(draw):
 
 
 @st.composite
+def mlp_inputs(draw):
+    C, F, O = (draw(odd_size) for _ in range(3))
+    small = st.floats(-1 / C, 1 / C)                                    # or gelu bends more than steps can follow
+    x = draw(floats((*draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4)), C)))
+    b1, b2 = (draw(st.one_of(st.none(), floats(n))) for n in (F, O))
+    return (x, draw(floats((C, F), small)), b1, draw(floats((F, O))), b2), {}
+
+
+@st.composite
 def linear_inputs(draw):
     leading = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4))
     inputs, outputs, transposed = draw(size), draw(size), draw(st.booleans())
@@ -130,7 +139,9 @@ def rms_norm_inputs(draw):
 @st.composite
 def rotary_inputs(draw):
     x = draw(floats((draw(size), draw(size), draw(size), 2 * draw(odd_size))))
-    return (x,), {"begin": draw(st.integers(0, 1000)), "base": draw(st.sampled_from([100.0, 10000.0]))}
+    begin = st.integers(0, 1000)
+    begins = begin | st.tuples(*[begin] * len(x))
+    return (x,), {"begin": draw(begins), "base": draw(st.sampled_from([100.0, 10000.0]))}
 
 
 @st.composite
@@ -158,7 +169,7 @@ INPUTS = {
     "gelu": of_one(st.floats(-8, 8), approximate=st.booleans()),
     "reshape": reshape_inputs(), "transpose": transpose_inputs(), "getitem": getitem_inputs(),
     "concatenate": concatenate_inputs(), "sum": reduce_inputs(), "mean": reduce_inputs(),
-    "matmul": matmul_inputs(), "linear": linear_inputs(), "embedding": embedding_inputs(),
+    "matmul": matmul_inputs(), "linear": linear_inputs(), "mlp": mlp_inputs(), "embedding": embedding_inputs(),
     "softmax": st.tuples(st.tuples(rows()), st.just({})), "log_softmax": st.tuples(st.tuples(rows()), st.just({})),
     "cross_entropy": cross_entropy_inputs(), "layer_norm": layer_norm_inputs(), "dropout": dropout_inputs(),
     "rms_norm": rms_norm_inputs(), "rotary": rotary_inputs(), "relu_squared": of_one(not_near_zero),

@@ -57,6 +57,8 @@ BROKEN = {                                          # operation: (true text, bro
     "rms_norm": [("- xhat * (dxh * xhat).mean(-1, keepdims=True)", ""), ("r * (dxh", "(dxh"), ("dy * w", "dy"),
                  ("(dy * xhat).sum(", "dy.sum("), ("x * r", "x")],
     "rotary": [("cos, sin, -1", "cos, sin, 1"), ("turned(dy, cos, sin, -1)", "dy")],
+    "mlp": [("(dy, (a, w2, has_b2, False))", "(dy, (h, w2, has_b2, False))"), ("f_backward(da, of_f)", "(da,)"),
+            ("(dh, (x, w1, has_b1, False))", "(da, (x, w1, has_b1, False))")],
     "relu_squared": [("2 * np.maximum", "np.maximum"), ("np.maximum(x, 0)", "x")],
     "dropout": [("dy * scaled_mask(dy, seeds, p)", "dy"),
                 ("scaled_mask(dy, seeds, p)", "(scaled_mask(dy, seeds, p) > 0)"),

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inputs import dropout_inputs, random_seeds, seeds_of
+from numerics import on_cpu
 
 from minigpt import ops
 from minigpt.ops.philox import keep_mask, philox4x32
@@ -23,7 +24,7 @@ def test_philox_gives_the_words_of_its_authors(counter, key, words):
     assert [int(word) for word in philox4x32(counter, key)] == words
 
 
-each_fold_in = pytest.mark.parametrize("fold_in", ops.fold_in.versions.values(), ids=ops.fold_in.versions)
+each_fold_in = pytest.mark.parametrize("fold_in", on_cpu(ops.fold_in).values(), ids=on_cpu(ops.fold_in))
 
 
 @each_fold_in

@@ -6,7 +6,8 @@ import pytest
 
 from minigpt import nn
 from minigpt.models.gpt import GPT, GPTConfig
-from minigpt.optim import AdamW, gradient_norm, warm_up_hold_fall
+from minigpt.ops import gradient_norm
+from minigpt.optim import AdamW, warm_up_hold_fall
 
 CONFIG = GPTConfig(vocabulary_size=11, context=7, layers=2, heads=3, width=12)
 

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from minigpt.kernels import cpu
 from minigpt.models.ngram import NGram
 from minigpt.report import Progress, plot_losses, read_metrics
 from minigpt.settings import field_comments
+from minigpt.tokenizers import CharTokenizer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PYTHONPATH = str(Path(minigpt.__file__).parents[1])         # of the minigpt that is tested here
@@ -56,6 +58,9 @@ def place(tmp_path_factory):
     output = succeeds(program("train_shakespeare", "--data", "text.txt", "--out", "run", *FLAGS, cwd=place))
     (place / "run.out").write_text(output, encoding="utf-8")
     (place / "nothing").mkdir()
+    saved = checkpoint.load(place / "run")
+    letters = "".join(chr(ord("a") + i) for i in range(saved.tokenizer.vocabulary_size))
+    checkpoint.save(place / "letters", saved.model, CharTokenizer(letters))
     for name, file in ("cut", "model.safetensors"), ("strange", "config.json"):
         shutil.copytree(place / "run/best", place / name)
         (place / name / file).write_bytes((place / name / file).read_bytes()[:-10])
@@ -129,6 +134,17 @@ def test_the_run_speaks(place):
     assert generated(place, "--stop", stop) == "to be" + text[5:text.index(stop, 5)] + "\n"
     greedy = {generated(place, "--temperature", "0", "--seed", seed) for seed in ("1", "2")}
     assert len(greedy) == 1 and greedy != {text}
+
+
+def test_a_draft_guesses_ahead(place):
+    flags = "--prompt", "to", "--length", "6", "--temperature", "0"
+    result = program("generate", "--checkpoint", "run", "--draft", "run/latest", *flags, cwd=place)
+    assert succeeds(result) == succeeds(program("generate", "--checkpoint", "run", *flags, cwd=place))
+    assert re.fullmatch(r"(\d) of \d guesses of run/latest were kept\n", result.stderr)
+
+
+def test_without_sliding_the_text_ends_with_the_context(place):
+    assert len(generated(place, "--no-slide", prompt="to be")) == len("to be") + 4 + len("\n")
 
 
 def test_from_within_the_folder_of_a_run_it_is_a_dot(place):
@@ -314,7 +330,7 @@ def test_help_explains_the_program_and_each_flag(name, monkeypatch):
 
 def test_info_tells_versions_and_kernels():
     shown = succeeds(python("-P", "-c", "from minigpt.cli import main; main(['info'])"))
-    for part in f"minigpt      {minigpt.__version__}", "python", "numpy", "safetensors", "matplotlib", cpu.status():
+    for part in f"minigpt      {minigpt.__version__}", "python", "numpy", "safetensors", "matplotlib", cpu.status(), "gpu":
         assert part in shown
     assert all(name in shown for name in cpu.names() if cpu.available())
 
@@ -371,6 +387,11 @@ MISTAKES = {
     "negative temperature": ((*GENERATE, "--temperature", "-1"), "temperature is -1.0"),
     "top_p of nothing": ((*GENERATE, "--top-p", "0"), "top_p is 0.0"),
     "negative top_k": ((*GENERATE, "--top-k", "-1"), "top_k is -1"),
+    "prompt longer than the context": ((*GENERATE, "--prompt", "to be, or"), "the prompt has 9 tokens, and the model reads"),
+    "no such draft": ((*GENERATE, "--draft", "missing"), "there is no folder missing"),
+    "draft of another text": ((*GENERATE, "--draft", "letters"), "letters has another tokenizer than run"),
+    "too many guesses": ((*GENERATE, "--draft", "run", "--guesses", "9"), "guesses is 9"),
+    "speculation past the context": ((*GENERATE, "--draft", "run", "--prompt", "to"), "speculation does not slide"),
     "no length": ((*GENERATE, "--length", "0"), "--length has to be at least 1"),
 }
 

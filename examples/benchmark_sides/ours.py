@@ -1,11 +1,14 @@
 """Our side of the benchmark: the training step of minigpt/train.py, and its matrix products alone."""
 import json
 import sys
+import time
 
 import numpy as np
 from common import serve
 
+from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.ops import linear
 from minigpt.optim import AdamW
 from minigpt.parallel import Workers
 from minigpt.train import TrainSettings, micro_batch_size, training_step
@@ -22,20 +25,28 @@ def main(s):
 
 
 def products(workers, config, settings):
-    """The matrix products of all linear layers of one step, forward (1), backward (2) and (3) of ops/linear.py."""
+    """The matrix products of all linear layers of one step, forward (1), backward (2) and (3) of ops/linear.py.
+
+    By the kernel that the step runs, in the order of the step, and each layer with arrays of its own: as in a step, what
+    the backward pass needs was written long before it.
+    """
     C, size = config.width, micro_batch_size(settings, workers.number)
-    shapes = [(C, C)] * 4 + [(C, 4 * C), (4 * C, C)]
-    shapes = shapes * config.layers + [(C, config.vocabulary_size)]
+    shapes = ([(C, C)] * 4 + [(C, 4 * C), (4 * C, C)]) * config.layers + [(C, config.vocabulary_size)]
+    weights = [np.ones(shape, np.float32) for shape in shapes]
+    forward, backward = linear.pairs["cpu" if cpu.available() else "reference"]
 
     def multiply(rows):
-        for n_in, n_out in shapes:
-            x, w, dy = (arrays[key] for key in ((rows, n_in), (n_in, n_out), (rows, n_out)))
-            x @ w, dy @ w.T, x.T @ dy
+        inputs = [np.ones((rows, w.shape[0]), np.float32) for w in weights]
+        gradients = [np.ones((rows, w.shape[1]), np.float32) for w in weights]
+        begin = time.perf_counter()
+        saved = [forward(x, w)[1] for x, w in zip(inputs, weights)]
+        for dy in reversed(gradients):
+            backward(dy, saved.pop())
+        return time.perf_counter() - begin
 
     sizes = [min(size, settings.batch_size - i) * config.context for i in range(0, settings.batch_size, size)]
-    keys = {key for rows in set(sizes) for i, o in shapes for key in ((rows, i), (i, o), (rows, o))}
-    arrays = {key: np.ones(key, np.float32) for key in keys}
-    workers.each(lambda model, rows: multiply(rows), sizes)
+    seconds = workers.each(lambda model, rows: multiply(rows), sizes)
+    return max(sum(seconds[worker::workers.number]) for worker in range(workers.number))
 
 
 if __name__ == "__main__":

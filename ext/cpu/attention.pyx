@@ -1,51 +1,61 @@
 """attention on the CPU. Equations (1)-(8) are derived in minigpt/ops/attention.py.
 
-Head by head, and in it block by block of ROWS queries: their scores with all keys that they may see stand in a small
-buffer that stays in the cache, never the whole (T, S). The five products of a block run on the register tile of
-tile.h, which reads a transpose by exchanging strides; only K^T and V^T, whose columns have to lie side by side, are
-copied. The columns of scores are padded to a multiple of 16, so that the tile meets no odd ends there.
+Head by head (n = 0 ... B H - 1), and in it block by block of ROWS queries: their scores with all keys that they may see stand in a small
+buffer that stays in the cache, never the whole (T, S). The products of a block run on tile.h; what stands on their right,
+K^T and V for each head, is packed for it once, and costs as much as one query. Rows of scores are padded to whole panels.
 """
 import numpy as np
 from cython cimport floating
 from libc.math cimport INFINITY, log, sqrt
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 
-from philox_words cimport keep_row
-from tile cimport multiply
+from minigpt.kernels.cpu import each_part
+from philox_words cimport KEEP_BATCH, keep_row
+from tile cimport pack, panel_columns, panels
 from vectorised cimport exponentials, largest
 
 cdef enum:
-    ROWS = 24                                       # queries in a block; of 12, 24 and 48 the fastest at T = 64 and 256
+    ROWS = 24                                       # queries in a block: two tiles
+    WIDEST = 32                                     # columns of the widest panel
+    LINE = 64                                       # bytes that the cache moves at a time
 
 
 def attention_forward(q, k, v, mask=None, seeds=None, *, bint causal=True, double dropout=0.0):
     B, T, H, D = q.shape
     S = k.shape[1]
     y, l = np.empty_like(q), np.empty((B, H, T), q.dtype)
-    scratch = buffers(q.dtype, S, D, 1, 1)
+    width, depth = padded_to(S, WIDEST), padded_to(D, WIDEST)
+    size = D * width + S * depth + ROWS * width
     allowed, seeds_used, share = seen_and_kept(mask, seeds, dropout)
-    if q.dtype == np.float32:
-        forward[float](q, k, v, allowed, seeds_used, causal, share, y, l, *scratch)
-    else:
-        forward[double](q, k, v, allowed, seeds_used, causal, share, y, l, *scratch)
+
+    def heads(begin, end):
+        scratch = np.empty(size + LINE, q.dtype), np.empty(width + KEEP_BATCH, np.uint8)
+        if q.dtype == np.float32:
+            forward[float](q, k, v, allowed, seeds_used, causal, share, y, l, begin, end, width, depth, *scratch)
+        else:
+            forward[double](q, k, v, allowed, seeds_used, causal, share, y, l, begin, end, width, depth, *scratch)
+
+    each_part(heads, B * H, 1)
     return y, (q, k, v, y, l, allowed, seeds_used, causal, share)
 
 
 def attention_backward(dy, saved):
     q, k, v, y, l, allowed, seeds_used, causal, share = saved
     dq, dk, dv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
-    scratch = buffers(q.dtype, k.shape[1], q.shape[3], 2, 2)
-    if q.dtype == np.float32:
-        backward[float](dy, q, k, v, y, l, allowed, seeds_used, causal, share, dq, dk, dv, *scratch)
-    else:
-        backward[double](dy, q, k, v, y, l, allowed, seeds_used, causal, share, dq, dk, dv, *scratch)
+    S, D = k.shape[1], k.shape[3]
+    width, depth = padded_to(S, WIDEST), padded_to(D, WIDEST)
+    size = 2 * D * width + S * depth + 2 * ROWS * width + 2 * ROWS * depth
+
+    def heads(begin, end):
+        arrays = dy, q, k, v, y, l, allowed, seeds_used, causal, share, dq, dk, dv, begin, end, width, depth
+        scratch = np.empty(size + LINE, q.dtype), np.empty(width + KEEP_BATCH, np.uint8)
+        if q.dtype == np.float32:
+            backward[float](*arrays, *scratch)
+        else:
+            backward[double](*arrays, *scratch)
+
+    each_part(heads, q.shape[0] * q.shape[2], 1)
     return dq, dk, dv, None, None
-
-
-def buffers(dtype, S, D, transposes, blocks):
-    """`transposes` arrays for K^T and V^T, `blocks` for a block of scores, and one for a row of dropout's mask."""
-    width = -(-max(S, 1) // 16) * 16
-    return np.zeros((transposes, D, width), dtype), np.empty((blocks, ROWS, width), dtype), np.empty(width, np.uint8)
 
 
 def seen_and_kept(mask, seeds, dropout):
@@ -56,94 +66,111 @@ def seen_and_kept(mask, seeds, dropout):
 
 cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k, const floating[:, :, :, ::1] v,
                   const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
-                  floating[:, :, :, ::1] y, floating[:, :, ::1] l,
-                  floating[:, :, ::1] transposes, floating[:, :, ::1] blocks, uint8_t[::1] keep):
+                  floating[:, :, :, ::1] y, floating[:, :, ::1] l, Py_ssize_t begin, Py_ssize_t end,
+                  Py_ssize_t width, Py_ssize_t depth, floating[::1] scratch, uint8_t[::1] keep):
     cdef Py_ssize_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], S = k.shape[1]
-    cdef Py_ssize_t b, h, t, t0, i, block, rows, seen, padded
-    cdef Py_ssize_t n_blocks = (T + ROWS - 1) // ROWS, stride = H * D, width = blocks.shape[2]
+    cdef Py_ssize_t n, b, h, t, t0, i, rows, seen, padded
+    cdef Py_ssize_t stride = H * D, panel = panel_columns(&scratch[0])
     cdef floating scale = <floating> (1 / sqrt(<double> D))
     cdef bint masked = mask is not None, dropping = seeds is not None
-    cdef floating *kt = &transposes[0, 0, 0]
-    cdef floating *p = &blocks[0, 0, 0]
-    cdef floating *row
+    cdef floating *nothing = NULL
+    cdef floating *kt = aligned(&scratch[0])                                # K^T as panels, (D, S)
+    cdef floating *vs = kt + D * width                                      # V as panels, (S, D)
+    cdef floating *p = vs + S * depth                                       # scores of a block, (ROWS, width)
+    if S == 0 or D == 0:
+        y[...] = 0
+        l[...] = 0
+        return
     with nogil:
-        for b in range(B):
-            for h in range(H):
-                transpose(S, D, k, b, h, kt, width)
-                for block in range(n_blocks):
-                    t0 = block * ROWS
-                    rows = min(ROWS, T - t0)
-                    seen = visible(t0 + rows - 1, T, S, causal)         # keys that the last query of the block sees
-                    padded = round_up(seen)
-                    multiply(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, width, p, width, False)       # (1)
-                    for i in range(rows):
-                        t = t0 + i
-                        row = p + i * width
-                        l[b, h, t] = softmax(row, visible(t, T, S, causal), padded, scale,
-                                             &mask[b, 0] if masked else NULL)                  # (2)
-                        if dropping:
-                            drop(row, seen, seeds[b], h, t, dropout, &keep[0])                  # (3)
-                    multiply(rows, D, seen, p, width, 1, &v[b, 0, h, 0], stride, &y[b, t0, h, 0], stride, False)  # (3)
+        for n in range(begin, end):
+            b = n // H
+            h = n % H
+            pack(S, D, &k[b, 0, h, 0], 1, stride, kt)
+            pack(D, S, &v[b, 0, h, 0], stride, 1, vs)
+            t0 = 0
+            while t0 < T:
+                rows = min(ROWS, T - t0)
+                seen = visible(t0 + rows - 1, T, S, causal)             # keys that the last query of the block sees
+                padded = padded_to(seen, panel)
+                panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
+                for i in range(rows):
+                    t = t0 + i
+                    l[b, h, t] = softmax(p + i * width, visible(t, T, S, causal), padded, scale,
+                                         &mask[b, 0] if masked else NULL)                                   # (2)
+                    if dropping:
+                        keep_row(seeds[b], <uint32_t> h, <uint32_t> t, seen, threshold(dropout), &keep[0])
+                        drop(p + i * width, seen, dropout, &keep[0])                                        # (3)
+                panels(rows, D, seen, p, width, 1, vs, panel * S, &y[b, t0, h, 0], stride, False, nothing)       # (3)
+                t0 += ROWS
 
 
 cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k,
                    const floating[:, :, :, ::1] v, const floating[:, :, :, ::1] y, const floating[:, :, ::1] l,
                    const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
                    floating[:, :, :, ::1] dq, floating[:, :, :, ::1] dk, floating[:, :, :, ::1] dv,
-                   floating[:, :, ::1] transposes, floating[:, :, ::1] blocks, uint8_t[::1] keep):
+                   Py_ssize_t begin, Py_ssize_t end, Py_ssize_t width, Py_ssize_t depth,
+                   floating[::1] scratch, uint8_t[::1] keep):
     cdef Py_ssize_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], S = k.shape[1]
-    cdef Py_ssize_t b, h, t, t0, i, s, block, rows, seen, padded
-    cdef Py_ssize_t n_blocks = (T + ROWS - 1) // ROWS, stride = H * D, width = blocks.shape[2]
+    cdef Py_ssize_t n, b, h, t, t0, i, rows, seen, padded
+    cdef Py_ssize_t stride = H * D, panel = panel_columns(&scratch[0])
     cdef floating scale = <floating> (1 / sqrt(<double> D)), c
     cdef bint masked = mask is not None, dropping = seeds is not None
-    cdef floating *kt = &transposes[0, 0, 0]
-    cdef floating *vt = &transposes[1, 0, 0]
-    cdef floating *p = &blocks[0, 0, 0]
-    cdef floating *dx = &blocks[1, 0, 0]
+    cdef floating *nothing = NULL
+    cdef floating *kt = aligned(&scratch[0])                                # K^T and V^T as panels, (D, S)
+    cdef floating *vt = kt + D * width
+    cdef floating *ks = vt + D * width                                      # K as panels, (S, D)
+    cdef floating *p = ks + S * depth                                       # of a block: p and dx, (ROWS, width)
+    cdef floating *dx = p + ROWS * width
+    cdef floating *qs = dx + ROWS * width                                   # of a block: q and dy as panels, (ROWS, D)
+    cdef floating *dys = qs + ROWS * depth
+    if S == 0 or D == 0:
+        dq[...] = 0
+        return
     with nogil:
-        for b in range(B):
-            for h in range(H):
-                transpose(S, D, k, b, h, kt, width)
-                transpose(S, D, v, b, h, vt, width)
-                for block in range(n_blocks):
-                    t0 = block * ROWS
-                    rows = min(ROWS, T - t0)
-                    seen = visible(t0 + rows - 1, T, S, causal)
-                    padded = round_up(seen)
-                    multiply(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, width, p, width, False)               # (1)
-                    multiply(rows, padded, D, &dy[b, t0, h, 0], stride, 1, vt, width, dx, width, False)     # (5)
-                    for i in range(rows):
-                        t = t0 + i
-                        again(p + i * width, visible(t, T, S, causal), padded, scale, l[b, h, t],
-                              &mask[b, 0] if masked else NULL)                                                      # (2)
-                        c = dot(&dy[b, t, h, 0], &y[b, t, h, 0], D)                                                 # (6)
-                        if dropping:
-                            drop(dx + i * width, seen, seeds[b], h, t, dropout, &keep[0])                           # (5)
-                        for s in range(padded):
-                            dx[i * width + s] = p[i * width + s] * (dx[i * width + s] - c) * scale                  # (6)
-                        if dropping:
-                            drop(p + i * width, seen, seeds[b], h, t, dropout, &keep[0])                            # (4)
-                    multiply(seen, D, rows, p, 1, width, &dy[b, t0, h, 0], stride, &dv[b, 0, h, 0], stride, True)   # (4)
-                    multiply(rows, D, seen, dx, width, 1, &k[b, 0, h, 0], stride, &dq[b, t0, h, 0], stride, False)  # (7)
-                    multiply(seen, D, rows, dx, 1, width, &q[b, t0, h, 0], stride, &dk[b, 0, h, 0], stride, True)   # (8)
+        for n in range(begin, end):
+            b = n // H
+            h = n % H
+            pack(S, D, &k[b, 0, h, 0], 1, stride, kt)
+            pack(S, D, &v[b, 0, h, 0], 1, stride, vt)
+            pack(D, S, &k[b, 0, h, 0], stride, 1, ks)
+            t0 = 0
+            while t0 < T:
+                rows = min(ROWS, T - t0)
+                seen = visible(t0 + rows - 1, T, S, causal)
+                padded = padded_to(seen, panel)
+                panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
+                panels(rows, padded, D, &dy[b, t0, h, 0], stride, 1, vt, panel * D, dx, width, False, nothing)   # (5)
+                for i in range(rows):
+                    t = t0 + i
+                    again(p + i * width, visible(t, T, S, causal), padded, scale, l[b, h, t],
+                          &mask[b, 0] if masked else NULL)                                                      # (2)
+                    c = dot(&dy[b, t, h, 0], &y[b, t, h, 0], D)                                                 # (6)
+                    if dropping:
+                        keep_row(seeds[b], <uint32_t> h, <uint32_t> t, seen, threshold(dropout), &keep[0])
+                        drop(dx + i * width, seen, dropout, &keep[0])                                           # (5)
+                    to_scores(p + i * width, dx + i * width, padded, c, scale)                                  # (6)
+                    if dropping:
+                        drop(p + i * width, seen, dropout, &keep[0])                                            # (4)
+                pack(D, rows, &q[b, t0, h, 0], stride, 1, qs)
+                pack(D, rows, &dy[b, t0, h, 0], stride, 1, dys)
+                panels(seen, D, rows, p, 1, width, dys, panel * rows, &dv[b, 0, h, 0], stride, True, nothing)    # (4)
+                panels(rows, D, seen, dx, width, 1, ks, panel * S, &dq[b, t0, h, 0], stride, False, nothing)             # (7)
+                panels(seen, D, rows, dx, 1, width, qs, panel * rows, &dk[b, 0, h, 0], stride, True, nothing)    # (8)
+                t0 += ROWS
+
+
+cdef inline floating *aligned(floating *x) noexcept nogil:
+    """The first place at or behind x where a cache line begins."""
+    return <floating *> ((<uintptr_t> x + LINE - 1) // LINE * LINE)
+
+
+cdef inline Py_ssize_t padded_to(Py_ssize_t n, Py_ssize_t step) noexcept nogil:
+    return (n + step - 1) // step * step
 
 
 cdef inline Py_ssize_t visible(Py_ssize_t t, Py_ssize_t T, Py_ssize_t S, bint causal) noexcept nogil:
     """How many keys query t may look at, padding aside: they are the first ones."""
     return max(0, min(S, t + 1 + S - T)) if causal else S
-
-
-cdef inline Py_ssize_t round_up(Py_ssize_t n) noexcept nogil:
-    return (n + 15) // 16 * 16
-
-
-cdef inline void transpose(Py_ssize_t S, Py_ssize_t D, const floating[:, :, :, ::1] k, Py_ssize_t b, Py_ssize_t h,
-                           floating *kt, Py_ssize_t width) noexcept nogil:
-    """kt (D, width) from head h of sequence b; what lies behind column S stays 0."""
-    cdef Py_ssize_t s, d
-    for s in range(S):
-        for d in range(D):
-            kt[d * width + s] = k[b, s, h, d]
 
 
 cdef inline Py_ssize_t hide(floating *x, Py_ssize_t n, const uint8_t *allowed) noexcept nogil:
@@ -194,11 +221,20 @@ cdef inline floating dot(const floating *a, const floating *b, Py_ssize_t n) noe
     return total
 
 
-cdef inline void drop(floating *x, Py_ssize_t n, uint64_t seed, Py_ssize_t h, Py_ssize_t t, double dropout,
-                      uint8_t *keep) noexcept nogil:
-    """x times dropout's mask M of (3), for query t of head h, in place."""
+cdef inline void to_scores(const floating *p, floating *dx, Py_ssize_t n, floating c, floating scale) noexcept nogil:
+    """(6) of one row, in place: from the gradient of p to that of the scores. Where p is 0, it is 0."""
+    cdef Py_ssize_t s
+    for s in range(n):
+        dx[s] = p[s] * (dx[s] - c) * scale
+
+
+cdef inline uint32_t threshold(double dropout) noexcept nogil:
+    return <uint32_t> (dropout * 4294967296.0)
+
+
+cdef inline void drop(floating *x, Py_ssize_t n, double dropout, const uint8_t *keep) noexcept nogil:
+    """x times dropout's mask M of (3), in place."""
     cdef Py_ssize_t s
     cdef floating scale = <floating> (1 / (1 - dropout))
-    keep_row(seed, <uint32_t> h, <uint32_t> t, n, <uint32_t> (dropout * 4294967296.0), keep)
     for s in range(n):
         x[s] *= scale * keep[s]

@@ -3,7 +3,7 @@ import numpy as np
 from cython cimport floating
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from philox_words cimport keep_row
+from philox_words cimport KEEP_BATCH, keep_row
 
 
 def dropout_forward(x, seeds, *, double p):
@@ -18,7 +18,7 @@ def dropout_backward(dy, saved):
 def masked(x, seeds, double p):
     C = x.shape[x.ndim - 1]
     y = np.empty_like(x)
-    keep = np.empty(C + 4, np.uint8)
+    keep = np.empty(C + KEEP_BATCH, np.uint8)
     by_sequence = (len(seeds), -1, C)
     if x.dtype == np.float32:
         multiply[float](x.reshape(by_sequence), seeds, p, keep, y.reshape(by_sequence))

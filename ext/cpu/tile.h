@@ -1,34 +1,125 @@
-/* Small matrix products near the speed of large ones, for attention: multiply_float and multiply_double.
+/* Matrix products on one thread, for attention's small ones and for the large ones of linear layers.
  *
- *     multiply(m, n, k, a, a_row, a_col, b, b_row, c, c_row, add):   c = a b   (add = 0)   or   c += a b   (add = 1)
+ *     product(m, n, k, a, a_row, a_col, b, b_row, b_col, c, bias, sums, work):   c = a b + bias
  *
- * a is m x k, element (i, p) at a[i * a_row + p * a_col]: so a transpose is read by exchanging the two strides.
- * b is k x n, c is m x n; their rows are contiguous, b_row and c_row apart.
+ * a is m x k, element (i, p) at a[i * a_row + p * a_col]: so a transpose is read by exchanging the two strides. b is k x n
+ * likewise, c is m x n and contiguous. bias (n) or NULL is added to each row. sums (n) or NULL: the sum over the rows of b
+ * is added to it, as b passes by anyway (not where b is a transpose). work: workspace().
  *
- * A 6 x 16 tile of c (6 x 8 for double) stays in 12 of the 16 vector registers of AVX2. For each p two more load a row
- * of b, and each element of a is broadcast and multiplied into both: 12 multiply-adds for 8 loads. The loops over the
+ * It is made of two steps, which attention takes one by one. `pack` copies b into panels: columns side by side, as many as
+ * a tile is wide (PANEL), row after row; then the next panel, the last one filled up with zeros. `panels` multiplies:
+ *
+ *     pack(n, k, b, b_row, b_col, to, sums)                       to: k times n rounded up to panels
+ *     panels(m, n, k, a, a_row, a_col, b, b_panel, c, c_row, add, bias, few)      c = a b + bias, or c += a b
+ *
+ * pack_large and product_large do the same for a b that may not fit the cache, and contiguous a and c, piece by piece.
+ *
+ * b_panel is the distance of one panel from the next, c_row that of rows of c.
+ *
+ * A tile of c stays in vector registers while the sum over p runs: 6 x 16 numbers take 12 of AVX2's 16 registers. For each
+ * p two more load a row of b, and each element of a is broadcast and multiplied into both: 12 multiply-adds for 8 loads.
+ * AVX-512 has 32 registers of twice the size, and a tile of 12 x 32; it is taken where the CPU has it. The loops over a
  * tile are unrolled by pragma, since only then do the sums stay in registers. */
 #ifndef MINIGPT_TILE_H
 #define MINIGPT_TILE_H
+#include <stdlib.h>
 
-#define REAL float
-#define VECTOR vector_float
+#define DEEP 384                                    /* of k, and */
+#define WIDE 512                                    /* of n, numbers of b that are packed at a time: 768 KB of floats */
+
+/* Room for `product`, one piece a thread for as long as that lives; NULL where there is no memory. */
+static inline void *workspace(void)
+{
+    static _Thread_local void *room;
+    if (!room)
+        room = aligned_alloc(64, sizeof(double) * DEEP * (WIDE + 16));
+    return room;
+}
+
 #define LANES 8
-#define NAME(x) x##_float
+#define ROWS 6
+#define REAL float
+#define INTEGER int
+#define NAME(x) x##_float8
 #include "tile.inc"
-#undef REAL
-#undef VECTOR
-#undef LANES
 #undef NAME
+#undef INTEGER
+#undef REAL
+#undef LANES
 
-#define REAL double
-#define VECTOR vector_double
 #define LANES 4
+#define REAL double
+#define INTEGER long long
 #define NAME(x) x##_double
 #include "tile.inc"
-#undef REAL
-#undef VECTOR
-#undef LANES
 #undef NAME
+#undef INTEGER
+#undef REAL
+#undef LANES
+#undef ROWS
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw")
+#define LANES 16
+#define ROWS 12
+#define REAL float
+#define INTEGER int
+#define NAME(x) x##_float16
+#include "tile.inc"
+#undef NAME
+#undef INTEGER
+#undef REAL
+#undef LANES
+#undef ROWS
+#pragma GCC pop_options
+
+/* Whether this CPU has AVX-512, unless the environment variable MINIGPT_AVX512 is 0. */
+static inline int has_avx512(void)
+{
+    static int known = -1;
+    if (known < 0) {
+        const char *choice = getenv("MINIGPT_AVX512");
+        __builtin_cpu_init();
+        known = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
+            && __builtin_cpu_supports("avx512bw") && !(choice && choice[0] == '0');
+    }
+    return known;
+}
+#define BEST_FLOAT(f) (has_avx512() ? f##_float16 : f##_float8)
+#define PANEL_FLOAT (has_avx512() ? 32 : 16)
+#else
+#define BEST_FLOAT(f) f##_float8
+#define PANEL_FLOAT 16
+#endif
+#define PANEL_DOUBLE 8
+
+static inline void pack_float(long n, long k, const float *b, long b_row, long b_col, float *to, float *sums)
+{
+    BEST_FLOAT(pack)(n, k, b, b_row, b_col, to, sums);
+}
+
+static inline void panels_float(long m, long n, long k, const float *a, long a_row, long a_col, const float *b,
+                                long b_panel, float *c, long c_row, int add, const float *bias, float *few)
+{
+    BEST_FLOAT(panels)(m, n, k, a, a_row, a_col, b, b_panel, c, c_row, add, bias, few);
+}
+
+static inline void pack_large_float(long n, long k, const float *b, long b_row, long b_col, float *to)
+{
+    BEST_FLOAT(pack_large)(n, k, b, b_row, b_col, to);
+}
+
+static inline void product_large_float(long m, long n, long k, const float *a, const float *b, float *c, const float *bias,
+                                       float *few)
+{
+    BEST_FLOAT(product_large)(m, n, k, a, b, c, bias, few);
+}
+
+static inline void product_float(long m, long n, long k, const float *a, long a_row, long a_col, const float *b, long b_row,
+                                 long b_col, float *c, const float *bias, float *sums, float *work)
+{
+    BEST_FLOAT(product)(m, n, k, a, a_row, a_col, b, b_row, b_col, c, bias, sums, work);
+}
 
 #endif

@@ -10,8 +10,12 @@ so each parameter moves about lr a step, in the direction in which its gradient 
     (5)  w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
 m and v begin at 0 and are too small at first: a mean of t numbers and of zeros before them. The two brackets in (5)
-are what is missing. w, m and v are changed in place: they are one flat block, or a slice of it.
+are what is missing. w, m and v are changed in place: they are one flat block, or a slice of it. The norm in (1) is
+
+    (6)  norm = sqrt(sum of gradient^2)        over the whole block: all parameters of the model
 """
+import math
+
 import numpy as np
 
 from ..op import kernel
@@ -26,6 +30,11 @@ def adamw_step(w, gradient, m, v, *, step, lr, beta1, beta2, eps, decay, scale):
     w -= lr / (1 - beta1 ** step) * m / (np.sqrt(v * (1 / (1 - beta2 ** step))) + eps)      # (5)
 
 
+def gradient_norm(gradient):
+    """The Euclidean norm of a gradient (P,), as a float; inf or nan where the gradient is no number."""
+    return math.sqrt(float(np.dot(gradient, gradient)))                     # (6)
+
+
 def check(w, gradient, m, v, **constants):
     if not w.shape == gradient.shape == m.shape == v.shape or not w.dtype == gradient.dtype == m.dtype == v.dtype:
         raise ValueError(f"adamw_step: parameters {w.shape}, gradient {gradient.shape} and moments {m.shape}, {v.shape} "
@@ -33,3 +42,4 @@ def check(w, gradient, m, v, **constants):
 
 
 adamw_step = kernel(adamw_step, check)
+gradient_norm = kernel(gradient_norm)

@@ -13,7 +13,8 @@ their sum is the mean over the step, whatever the split.
 
 In words: push each probability towards what happened, in proportion to the miss.
 Saved: the logits and one number a row. Cost: two exponentials a logit.
-Raises IndexError for a target outside 0 ... V-1 that is not ignore_index.
+Raises IndexError for a target outside 0 ... V-1 that is not ignore_index. On a GPU, where looking at targets would
+mean to wait for it, the loss becomes NaN instead.
 """
 import numpy as np
 
@@ -45,7 +46,7 @@ def check(logits, targets, *, ignore_index=-1, total=None):
     if targets.shape != logits.shape[:-1] or targets.dtype.kind not in "iu":
         raise ValueError(f"cross_entropy: logits of shape {logits.shape} need integer targets of {logits.shape[:-1]}, "
                          f"not {targets.dtype} of {targets.shape}")
-    if np.any((targets != ignore_index) & ((targets < 0) | (targets >= V))):
+    if isinstance(targets, np.ndarray) and np.any((targets != ignore_index) & ((targets < 0) | (targets >= V))):
         raise IndexError(f"cross_entropy: a target outside 0 ... {V - 1} (ignore_index is {ignore_index})")
 
 

@@ -7,7 +7,8 @@ sum of the gradients of all places that took it:
 
     (2)  dw[v] = sum of dy[n] over all n with ids[n] = v
 
-Saved: the ids. Raises IndexError where an id is outside 0 ... V-1 (NumPy would take a negative one from the end).
+Saved: the ids. Raises IndexError where an id is outside 0 ... V-1 (NumPy would take a negative one from the end). On a
+GPU, where looking at ids would mean to wait for all that was asked of it before, such a row becomes NaN instead.
 """
 import numpy as np
 
@@ -28,7 +29,7 @@ def embedding_backward(dy, saved):
 def check(w, ids):
     if ids.dtype.kind not in "iu":
         raise TypeError(f"embedding: ids are integers, not {ids.dtype}")
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < len(w):
+    if isinstance(ids, np.ndarray) and ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < len(w):
         wrong = int(ids.min()) if ids.min() < 0 else int(ids.max())
         raise IndexError(f"embedding: id {wrong} is outside the table's 0 ... {len(w) - 1}")
 

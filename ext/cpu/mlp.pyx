@@ -1,0 +1,143 @@
+"""mlp on the CPU. Equations (1)-(10) are derived in minigpt/ops/mlp.py.
+
+Block by block of ROWS rows, so that what has F numbers a row (h, a, f'(h), da, dh) is used while it is in the cache: of
+it, only h is written to memory. The matrices are packed once for all blocks (tile.h).
+"""
+import numpy as np
+from cython cimport floating
+from libc.stdint cimport uintptr_t
+
+from minigpt.kernels.cpu import each_part
+from activations cimport gelu, relu_squared
+from tile cimport pack_large, pack_summing, panel_columns, panels, product_large
+
+cdef enum:
+    ROWS = 192                                      # of a block: sixteen tiles; 96 is as fast at width 128, 3% slower at 384
+    TILE = 12                                       # rows of the largest tile
+    COLUMNS = 512                                   # of dh that are packed at a time
+    DEEP = 384                                      # of tile.h: the longest row of a tile that it packs
+    WIDEST = 32                                     # columns of the widest panel
+    LINE = 64                                       # bytes that the cache moves at a time
+
+
+def mlp_forward(x, w1, b1, w2, b2, *, activation="gelu"):
+    C, F = w1.shape
+    O = w2.shape[1]
+    rows = x.reshape(-1, C)                                                 # (N, C)
+    h, y = np.empty((len(rows), F), x.dtype), np.empty((len(rows), O), x.dtype)
+    by_gelu = activation == "gelu"
+
+    def part(begin, end):
+        if x.dtype == np.float32:
+            forward[float](rows[begin:end], w1, b1, w2, b2, by_gelu, h[begin:end], y[begin:end])
+        else:
+            forward[double](rows[begin:end], w1, b1, w2, b2, by_gelu, h[begin:end], y[begin:end])
+
+    each_part(part, len(rows), ROWS)
+    return y.reshape(x.shape[:x.ndim - 1] + (O,)), (x, w1, b1 is not None, w2, b2 is not None, h, by_gelu)
+
+
+def mlp_backward(dy, saved):
+    x, w1, has_b1, w2, has_b2, h, by_gelu = saved
+    rows, dy = x.reshape(-1, w1.shape[0]), dy.reshape(-1, w2.shape[1])
+    dx = np.empty_like(rows)
+
+    def part(begin, end):
+        sums = (np.zeros_like(w1), np.zeros(w1.shape[1], x.dtype), np.zeros_like(w2), np.zeros(w2.shape[1], x.dtype))
+        if x.dtype == np.float32:
+            backward[float](dy[begin:end], rows[begin:end], w1, w2, h[begin:end], by_gelu, dx[begin:end], *sums)
+        else:
+            backward[double](dy[begin:end], rows[begin:end], w1, w2, h[begin:end], by_gelu, dx[begin:end], *sums)
+        return sums
+
+    (dw1, db1, dw2, db2), *others = each_part(part, len(rows), ROWS)
+    for part_of_sums in others:
+        for total, array in zip((dw1, db1, dw2, db2), part_of_sums):
+            total += array
+    return dx.reshape(x.shape), dw1, db1 if has_b1 else None, dw2, db2 if has_b2 else None
+
+
+cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
+    return (n + WIDEST - 1) // WIDEST * WIDEST
+
+
+cdef inline void activate(const floating *h, Py_ssize_t n, bint by_gelu, floating *a, floating *slope) noexcept nogil:
+    if by_gelu:
+        gelu(h, n, a, slope)
+    else:
+        relu_squared(h, n, a, slope)
+
+
+cdef floating *pieces(floating *like, Py_ssize_t[::1] sizes, list keep) except NULL:
+    """Room for arrays of these sizes, one behind the other, each from a cache line on; sizes become where they begin."""
+    cdef Py_ssize_t i, size, total = 0
+    cdef floating[::1] room
+    for i in range(sizes.shape[0]):
+        size = (sizes[i] + 15) // 16 * 16
+        sizes[i] = total
+        total += size
+    keep.append(np.empty(total + LINE, np.float32 if floating is float else np.float64))
+    room = keep[0]
+    return <floating *> ((<uintptr_t> &room[0] + LINE - 1) // LINE * LINE)
+
+
+cdef forward(const floating[:, ::1] x, const floating[:, ::1] w1, const floating[::1] b1, const floating[:, ::1] w2,
+             const floating[::1] b2, bint by_gelu, floating[:, ::1] h, floating[:, ::1] y):
+    cdef Py_ssize_t N = x.shape[0], C = w1.shape[0], F = w1.shape[1], O = w2.shape[1], n, rows
+    cdef const floating *shift1 = &b1[0] if b1 is not None else NULL
+    cdef const floating *shift2 = &b2[0] if b2 is not None else NULL
+    keep, sizes = [], np.array([C * padded(F), F * padded(O), ROWS * F, TILE * DEEP])
+    cdef Py_ssize_t[::1] at = sizes
+    cdef floating *room = pieces(&h[0, 0], at, keep)
+    cdef floating *v1 = room + at[0]                                        # w1 and w2, packed
+    cdef floating *v2 = room + at[1]
+    cdef floating *a = room + at[2]                                         # of a block, (ROWS, F)
+    cdef floating *few = room + at[3]
+    with nogil:
+        pack_large(F, C, &w1[0, 0], F, 1, v1)
+        pack_large(O, F, &w2[0, 0], O, 1, v2)
+        n = 0
+        while n < N:
+            rows = min(ROWS, N - n)
+            product_large(rows, F, C, &x[n, 0], v1, &h[n, 0], shift1, few)                  # (1)
+            activate(&h[n, 0], rows * F, by_gelu, a, <floating *> NULL)                     # (2)
+            product_large(rows, O, F, a, v2, &y[n, 0], shift2, few)                         # (3)
+            n += ROWS
+
+
+cdef backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] w1, const floating[:, ::1] w2,
+              const floating[:, ::1] h, bint by_gelu,
+              floating[:, ::1] dx, floating[:, ::1] dw1, floating[::1] db1, floating[:, ::1] dw2, floating[::1] db2):
+    cdef Py_ssize_t N = x.shape[0], C = w1.shape[0], F = w1.shape[1], O = w2.shape[1], n, f, i, rows, columns
+    keep, sizes = [], np.array([O * padded(F), F * padded(C), ROWS * F, ROWS * F, ROWS * F,
+                                ROWS * padded(max(O, COLUMNS)), TILE * DEEP])
+    cdef Py_ssize_t[::1] at = sizes
+    cdef floating *room = pieces(&dx[0, 0], at, keep)
+    cdef floating *v2 = room + at[0]                                        # w2^T and w1^T, packed
+    cdef floating *v1 = room + at[1]
+    cdef floating *a = room + at[2]                                         # of a block, (ROWS, F)
+    cdef floating *slope = room + at[3]
+    cdef floating *dh = room + at[4]
+    cdef floating *right = room + at[5]                                     # dy, then dh, of a block, packed
+    cdef floating *few = room + at[6]
+    cdef Py_ssize_t panel = panel_columns(&dx[0, 0])
+    with nogil:
+        pack_large(F, O, &w2[0, 0], 1, O, v2)
+        pack_large(C, F, &w1[0, 0], 1, F, v1)
+        n = 0
+        while n < N:
+            rows = min(ROWS, N - n)
+            product_large(rows, F, O, &dy[n, 0], v2, dh, <floating *> NULL, few)                        # (4)  da
+            activate(&h[n, 0], rows * F, by_gelu, a, slope)                                             # (2)
+            for i in range(rows * F):
+                dh[i] *= slope[i]                                                                       # (7)
+            pack_summing(O, rows, &dy[n, 0], O, right, &db2[0])                                         # (6)
+            panels(F, O, rows, a, 1, F, right, panel * rows, &dw2[0, 0], O, True, few)                  # (5)
+            f = 0
+            while f < F:
+                columns = min(COLUMNS, F - f)
+                pack_summing(columns, rows, dh + f, F, right, &db1[f])                                  # (10)
+                panels(C, columns, rows, &x[n, 0], 1, C, right, panel * rows, &dw1[0, f], F, True, few)     # (9)
+                f += COLUMNS
+            product_large(rows, C, F, dh, v1, &dx[n, 0], <floating *> NULL, few)                        # (8)
+            n += ROWS
