@@ -1,15 +1,17 @@
 """Let a trained model go on with a text.
 
     python examples/generate.py --checkpoint runs/shakespeare-1 --prompt "ROMEO:"
+    python examples/generate.py --hf gpt2 --prompt "The weather today is"
 
 --checkpoint is the folder of a run, or one checkpoint in it. Of a run, the one with the best validation loss speaks.
+--hf is a folder with GPT-2 as Hugging Face's hub has it: config.json, model.safetensors, and the tokenizer's files.
 --draft is another run, of a smaller model on the same text, that guesses ahead (minigpt/speculative.py): the text is as
 likely as without it, and comes faster where the large model is much slower than the small one.
 """
 import sys
 from dataclasses import dataclass
 
-from minigpt import checkpoint
+from minigpt import checkpoint, huggingface
 from minigpt.generate import generate_text
 from minigpt.sampling import Chance, Rules
 from minigpt.settings import UserError, program
@@ -18,7 +20,8 @@ from minigpt.speculative import Speculation
 
 @dataclass(frozen=True)
 class Settings:
-    checkpoint: str                 # folder that a training run wrote
+    checkpoint: str | None = None   # folder that a training run wrote
+    hf: str | None = None           # or: folder with a GPT-2 in Hugging Face's layout
     prompt: str = "\n"              # text to go on with
     length: int = 500               # number of tokens to add, at most
     temperature: float = 0.8        # below 1 more of the likely, above 1 less; 0: always the likeliest
@@ -31,6 +34,9 @@ class Settings:
     seed: int = 1                   # the same seed gives the same text
 
     def __post_init__(self):
+        if (self.checkpoint is None) == (self.hf is None):
+            raise UserError("a model is required, and only one: give the folder of a run as --checkpoint, or one with a "
+                            "GPT-2 as --hf")
         self.rules()
         if self.length < 1 or self.seed < 0:
             raise UserError("--length has to be at least 1 and --seed at least 0")
@@ -40,15 +46,15 @@ class Settings:
 
 
 def main(settings):
-    saved = checkpoint.load(settings.checkpoint)
+    saved = huggingface.load(settings.hf, "gpt") if settings.hf is not None else checkpoint.load(settings.checkpoint)
     if settings.draft is None:
         show(settings.prompt, generate_text(saved.model, saved.tokenizer, settings.prompt, settings.length, settings.seed,
                                             settings.stop, settings.rules(), settings.slide))
         return
     draft = checkpoint.load(settings.draft)
     if draft.tokenizer.to_dict() != saved.tokenizer.to_dict():
-        raise UserError(f"{settings.draft} has another tokenizer than {settings.checkpoint}: a draft has to be trained "
-                        "with the same one")
+        raise UserError(f"{settings.draft} has another tokenizer than {saved.folder}: a draft has to be trained with the "
+                        "same one")
     with Speculation(saved.model, draft.model, settings.rules(), Chance(settings.seed), settings.guesses) as speculation:
         show(settings.prompt, speculation.text(saved.tokenizer, settings.prompt, settings.length, settings.stop))
     print(f"{speculation.accepted} of {speculation.guessed} guesses of {settings.draft} were kept", file=sys.stderr)

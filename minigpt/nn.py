@@ -153,19 +153,20 @@ class Dropout(Module):
 
 
 class MultiHeadAttention(Module):
-    """Causal self-attention in `heads` heads: (B, T, C) -> (B, T, C).
+    """Self-attention in `heads` heads: (B, T, C) -> (B, T, C).
 
-    output_std: of the matrix that writes into the residual stream.
+    causal: whether a position sees only itself and those before it. mask, of a forward: (B, T) bools, False where there
+    is padding, which nobody sees. output_std: of the matrix that writes into the residual stream.
     """
 
-    def __init__(self, rng, width, heads, bias=True, dropout=0.0, output_std=0.02):
-        self.heads, self.p = heads, dropout
+    def __init__(self, rng, width, heads, bias=True, dropout=0.0, output_std=0.02, causal=True):
+        self.heads, self.p, self.causal = heads, dropout, causal
         self.query = Linear(rng, width, width, bias)
         self.key = Linear(rng, width, width, bias)
         self.value = Linear(rng, width, width, bias)
         self.output = Linear(rng, width, width, bias, output_std)
 
-    def forward(self, x, cache=None, seeds=None):
+    def forward(self, x, cache=None, seeds=None, mask=None):
         B, T, C = x.shape
         split = B, T, self.heads, C // self.heads
         q = self.query(x).reshape(*split)                                   # (B, T, H, D)
@@ -175,7 +176,7 @@ class MultiHeadAttention(Module):
             y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
         else:
             seeds = None if seeds is None else fold_in(seeds, n=0)
-            y = attention(q, k, v, None, seeds, causal=True, dropout=self.p)
+            y = attention(q, k, v, mask, seeds, causal=self.causal, dropout=self.p)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 
@@ -185,15 +186,19 @@ def few_rows(x):
 
 
 class MLP(Module):
-    """The part of a block that treats each position alone: (B, T, C) -> (B, T, hidden) -> (B, T, C)."""
+    """The part of a block that treats each position alone: (B, T, C) -> (B, T, hidden) -> (B, T, C).
 
-    def __init__(self, rng, width, hidden, bias=True, output_std=0.02):
+    approximate: GELU by tanh, as in GPT-2; False: by erf, as in BERT (ops/gelu.py).
+    """
+
+    def __init__(self, rng, width, hidden, bias=True, output_std=0.02, approximate=True):
+        self.approximate = approximate
         self.expand = Linear(rng, width, hidden, bias)
         self.output = Linear(rng, hidden, width, bias, output_std)
 
     def forward(self, x):
-        if few_rows(x):
-            return self.output(gelu(self.expand(x)))
+        if few_rows(x) or not self.approximate:
+            return self.output(gelu(self.expand(x), approximate=self.approximate))
         return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
 
 
