@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from lively import TOKENIZER
@@ -196,6 +196,8 @@ STOPS = st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=3)
 
 
 @given(TEXTS, STOPS, st.booleans())
+@example(["aab"], ["b", "ab"], False)                       # two are complete at once
+@example(["a", "a", "b"], ["aab"], False)                   # two beginnings of one
 def test_the_text_ends_before_the_first_stop_text(pieces, stops, holding):
     """Also where the stop text is spread over several tokens, where a token goes on behind it, and at the very end."""
     text, shown, whole = Text(Pieces(pieces, holding), stops), "", "".join(pieces)
@@ -211,6 +213,7 @@ def test_the_text_ends_before_the_first_stop_text(pieces, stops, holding):
 
 
 @given(TEXTS, st.text("ab", min_size=1, max_size=4))
+@example(["a", "a", "b"], "aab")
 def test_all_that_is_clear_is_shown_at_once(pieces, stop):
     text, shown, said = Text(Pieces(pieces, False), [stop]), "", ""
     for i, piece in enumerate(pieces):
