@@ -1,16 +1,19 @@
 """Tokenizers: text to integers and back. Each is a module of this package; its name is the "type" on disk.
 
 Every tokenizer has `vocabulary_size`, `encode(text) -> int64 array (N,)`, `decode(ids) -> str`, `to_dict()`
-and `from_dict(content)`. To add one, add a module with a class of its name: char.py holds CharTokenizer.
+and `from_dict(content)`; and `decoder()`, whose `decode(ids, final=False)` turns tokens into text as they come.
+To add one, add a module with a class of its name: char.py holds CharTokenizer.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
 
 from ..settings import UserError
+from .bpe import BpeTokenizer
 from .char import CharTokenizer
+from .wordpiece import WordpieceTokenizer
 
-__all__ = ["CharTokenizer", "from_dict"]
+__all__ = ["BpeTokenizer", "CharTokenizer", "WordpieceTokenizer", "from_dict"]
 
 
 def from_dict(content):

@@ -7,6 +7,7 @@ of N characters is N tokens. The vocabulary of tiny Shakespeare has 65 character
 import numpy as np
 
 from ..settings import UserError
+from ._common import checked
 
 
 class CharTokenizer:
@@ -51,14 +52,11 @@ class CharTokenizer:
 
     def decode(self, ids):
         """Integers of any shape, each in 0 ... V-1 -> str. Raises UserError for an integer outside."""
-        ids = np.asarray(ids).reshape(-1)
-        if ids.size and not np.issubdtype(ids.dtype, np.integer):
-            raise UserError(f"tokens are integers, and these are {ids.dtype}: decode what encode returned")
-        outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
-        if outside.size:
-            raise UserError(f"token {outside[0]} is outside the vocabulary of {self.vocabulary_size} "
-                            "characters: these tokens belong to another tokenizer")
-        return "".join([self.characters[i] for i in ids.tolist()])
+        return "".join([self.characters[i] for i in checked(ids, self.vocabulary_size)])
+
+    def decoder(self):
+        """For tokens that come one by one: an object whose decode(ids, final=False) returns the text that they add."""
+        return _Whole(self)
 
     def to_dict(self):
         """What `tokenizers.from_dict` rebuilds this tokenizer from; plain JSON."""
@@ -77,6 +75,16 @@ class CharTokenizer:
         more = f" and {len(points) - 10} more" if len(points) > 10 else ""
         return (f"the text has characters outside the vocabulary of {self.vocabulary_size}: {shown}{more}; "
                 "remove them, or train on a text that has them")
+
+
+class _Whole:
+    """_common.Decoder's like, where a token is a whole character: nothing has to be held back."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def decode(self, ids, final=False):
+        return self.tokenizer.decode(ids)
 
 
 def _code_points(text):
