@@ -73,9 +73,9 @@ def generate_text(model, tokenizer, prompt, length, seed=0, stop=None, temperatu
     What could still become `stop` is held back until it is clear.
     """
     tokens = generate(model, tokenizer.encode(prompt), np.random.default_rng(seed), temperature, top_k, top_p)
-    held = ""
-    for _ in range(length):
-        held += tokenizer.decode([next(tokens)])
+    held, decoder = "", tokenizer.decoder()                 # which holds back half of a character
+    for i in range(length):
+        held += decoder.decode([next(tokens)], final=i == length - 1)
         if stop and stop in held:
             yield held[:held.index(stop)]
             return
