@@ -10,6 +10,10 @@ compiled; the faster of these two is the one that counts.
 
 GFLOP/s counts 6 N + 12 L C T operations a token for both. The floor is the time of our own matrix products alone, at
 their own shapes and on as many workers, measured in the same run.
+
+    python examples/benchmark.py tokenizer --against tiktoken,tokenizers
+
+How fast are texts encoded and vocabularies learnt? See benchmark_sides/tokenizer.py.
 """
 import json
 import os
@@ -20,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from benchmark_sides import tokenizer
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPTConfig
 from minigpt.parallel import cores
@@ -170,8 +175,11 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
         del sys.argv[1]
         program(main, Settings)
+    elif sys.argv[1:2] == ["tokenizer"]:
+        del sys.argv[1]
+        program(tokenizer.main, tokenizer.Settings)
     elif sys.argv[1:2] in ([], ["--help"]):
         print(__doc__)
     else:
-        print(f"error: there is no benchmark {sys.argv[1]!r}: say train", file=sys.stderr)
+        print(f"error: there is no benchmark {sys.argv[1]!r}: say train or tokenizer", file=sys.stderr)
         sys.exit(2)
