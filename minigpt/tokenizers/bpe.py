@@ -82,7 +82,6 @@ def learn_merges(text, ends, alphabet, *, number):
             count(w, -1)
             words[w] = merged(words[w], pair, 256 + len(merges))
             count(w, 1)
-        del counts[pair]                            # all are gone
         merges.append(pair)
     return np.array(merges, np.int64).reshape(-1, 2)
 
