@@ -10,23 +10,26 @@ compiled; the faster of these two is the one that counts.
 
 GFLOP/s counts 6 N + 12 L C T operations a token for both. The floor is the time of our own matrix products alone, at
 their own shapes and on as many workers, measured in the same run.
+
+    python examples/benchmark.py generate --preset gpt2 --against torch,llama.cpp
+
+How fast does a model write? See benchmark_sides/generate.py.
 """
 import json
 import os
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
+from benchmark_sides import generate
+from benchmark_sides.process import Side
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPTConfig
 from minigpt.parallel import cores
 from minigpt.report import write_text
 from minigpt.settings import UserError, as_dict, program
 
-SIDES = Path(__file__).parent / "benchmark_sides"
 SLOW = 1.3                          # a pair is discarded where a side is slower than this times its own best
 
 
@@ -56,39 +59,10 @@ class Settings:
     }
 
 
-class Side:
-    """A process that makes training steps when told to, one JSON answer a turn."""
-
-    def __init__(self, script, settings, **extra):
-        threads = str(settings.workers or cores())
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-        self.name = script + "".join(f", {name}" for name in extra)
-        self.process = subprocess.Popen(
-            [sys.executable, str(SIDES / f"{script}.py"), json.dumps(as_dict(settings) | extra | {"threads": int(threads)})],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, encoding="utf-8")
-
-    def ask(self, **question):
-        """Send a question, wait for its answer, a dict."""
-        self.process.stdin.write(json.dumps(question) + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise UserError(f"the side {self.name} ended with exit code {self.process.wait()}: see its message above")
-        return json.loads(line)
-
-    def turn(self, steps):
-        """Seconds a step, the mean over one turn."""
-        return self.ask(steps=steps)["seconds"] / steps
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def main(settings):
     load = os.getloadavg()[0]
     print(f"kernels {cpu.status()}; {settings.workers or cores()} cores; load of the machine before: {load:.2f}")
-    ours = Side("ours", settings)
+    ours = side_of("ours", settings)
     sides = [ours] + other_sides(settings)
     turns = measure(sides, settings)
     floor = ours.ask(floor=3)["seconds"]
@@ -100,13 +74,22 @@ def main(settings):
     report(settings, turns, figures, floor)
 
 
+def side_of(script, settings, **extra):
+    return Side(script, as_dict(settings), settings.workers or cores(), **extra)
+
+
+def turn(side, steps):
+    """Seconds a step, the mean over one turn."""
+    return side.ask(steps=steps)["seconds"] / steps
+
+
 def other_sides(settings):
     """The PyTorch sides: eager, and compiled where that works."""
     if settings.against == "none":
         return []
-    sides = [Side("pytorch", settings)]
+    sides = [side_of("pytorch", settings)]
     if settings.compile:
-        sides.append(Side("pytorch", settings, compiled=True))
+        sides.append(side_of("pytorch", settings, compiled=True))
     return sides
 
 
@@ -116,7 +99,7 @@ def measure(sides, settings):
     turns = {side.name: [] for side in sides}
     for i in range(settings.rounds):
         for side in sides:
-            turns[side.name].append(side.turn(steps[side.name]))
+            turns[side.name].append(turn(side, steps[side.name]))
         print(f"round {i + 1}/{settings.rounds}: " + ", ".join(f"{n} {1000 * t[-1]:.1f} ms" for n, t in turns.items()),
               flush=True)
     return turns
@@ -124,8 +107,8 @@ def measure(sides, settings):
 
 def warm(side):
     """Seconds of a step when everything that happens only once has happened."""
-    side.turn(2)
-    return side.turn(2)
+    turn(side, 2)
+    return turn(side, 2)
 
 
 def figures_of(settings, seconds):
@@ -170,8 +153,11 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
         del sys.argv[1]
         program(main, Settings)
+    elif sys.argv[1:2] == ["generate"]:
+        del sys.argv[1]
+        program(generate.main, generate.Settings)
     elif sys.argv[1:2] in ([], ["--help"]):
         print(__doc__)
     else:
-        print(f"error: there is no benchmark {sys.argv[1]!r}: say train", file=sys.stderr)
+        print(f"error: there is no benchmark {sys.argv[1]!r}: say train or generate", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""How a side of the benchmark answers: {"steps": n}, {"floor": n}, {"peak": true}, one JSON line each."""
+"""How a side of a benchmark answers, one JSON line each: with `serve` for training steps, with `answer` for the rest."""
 import json
 import resource
 import sys
@@ -16,6 +16,13 @@ def serve(step, floor=None):
         else:
             answer = {"seconds": sum(timed(step) for _ in range(question["steps"]))}
         print(json.dumps(answer), flush=True)
+
+
+def answer(**functions):
+    """Read questions from standard input until it ends: {"decode": 20} is answered with the seconds of decode(20)."""
+    for line in sys.stdin:
+        (name, number), = json.loads(line).items()
+        print(json.dumps({"seconds": functions[name](number)}), flush=True)
 
 
 def timed(function):

@@ -1,0 +1,73 @@
+"""llama.cpp's side of the benchmark of generation, through llama-cpp-python: a GGUF file of random weights in F32."""
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+try:
+    import gguf
+    from llama_cpp import Llama
+except ImportError:
+    sys.exit("error: llama.cpp is not installed: pip install llama-cpp-python gguf")
+import numpy as np
+from common import answer, timed
+
+
+def write_model(path, s):
+    """A GPT-2 of this shape as llama.cpp reads it. It has no tokenizer: only token numbers go in and out."""
+    C, rng = s["width"], np.random.default_rng(0)
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_context_length(s["context"])
+    writer.add_embedding_length(C)
+    writer.add_block_count(s["layers"])
+    writer.add_feed_forward_length(4 * C)
+    writer.add_head_count(s["heads"])
+    writer.add_layer_norm_eps(1e-5)
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_tokenizer_model("none")
+    writer.add_vocab_size(s["vocabulary_size"])
+
+    def add(name, *shape):
+        writer.add_tensor(name, 0.02 * rng.standard_normal(shape, np.float32))
+
+    add("token_embd.weight", s["vocabulary_size"], C)
+    add("position_embd.weight", s["context"], C)
+    for norm in ["output_norm", *(f"blk.{i}.{norm}" for i in range(s["layers"]) for norm in ("attn_norm", "ffn_norm"))]:
+        add(f"{norm}.weight", C)
+        add(f"{norm}.bias", C)
+    for i in range(s["layers"]):
+        for name, n_out, n_in in (("attn_qkv", 3 * C, C), ("attn_output", C, C), ("ffn_up", 4 * C, C),
+                                  ("ffn_down", C, 4 * C)):
+            add(f"blk.{i}.{name}.weight", n_out, n_in)
+            add(f"blk.{i}.{name}.bias", n_out)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def main(s):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        write_model(path, s)
+        model = Llama(str(path), n_ctx=s["context"], n_batch=512, n_threads=s["threads"], n_threads_batch=s["threads"],
+                      use_mmap=False, verbose=False)
+    rng = np.random.default_rng(0)
+
+    def read(length):
+        model.reset()
+        model.eval(rng.integers(s["vocabulary_size"], size=length).tolist())
+
+    def next_token():
+        logits = np.ctypeslib.as_array(model._ctx.get_logits(), (s["vocabulary_size"],))
+        return int(logits.argmax())
+
+    def decode(number):
+        read(s["prompt"])
+        return timed(lambda: [model.eval([next_token()]) for _ in range(number)])
+
+    answer(decode=decode, prefill=lambda number: timed(lambda: read(number)))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
