@@ -7,8 +7,9 @@
 import sys
 from dataclasses import dataclass
 from itertools import chain
+from typing import Literal
 
-from minigpt import checkpoint
+from minigpt import checkpoint, device
 from minigpt.generate import check_rules, generate_text
 from minigpt.settings import UserError, program
 
@@ -23,6 +24,7 @@ class Settings:
     top_p: float = 1.0              # draw from the likeliest that together reach this probability (1: off)
     stop: str | None = None         # end where this text would appear
     seed: int = 1                   # the same seed gives the same text
+    device: Literal["cpu", "cuda"] = "cpu"      # where the model runs: cuda is an NVIDIA GPU, through CuPy
 
     def __post_init__(self):
         check_rules(self.temperature, self.top_k, self.top_p)
@@ -31,8 +33,10 @@ class Settings:
 
 
 def main(settings):
+    device.prepare(settings.device)
     saved = checkpoint.load(settings.checkpoint)
-    pieces = generate_text(saved.model, saved.tokenizer, settings.prompt, settings.length, settings.seed, settings.stop,
+    model = device.move(saved.model, settings.device)
+    pieces = generate_text(model, saved.tokenizer, settings.prompt, settings.length, settings.seed, settings.stop,
                            settings.temperature, settings.top_k, settings.top_p)
     first = next(pieces, "")                                # before the prompt is printed: it may be a wrong one
     for piece in chain([settings.prompt, first], pieces):

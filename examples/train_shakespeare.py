@@ -5,6 +5,7 @@
     python examples/train_shakespeare.py --preset quick          half a minute, to see all of it work
     python examples/train_shakespeare.py --data my.txt           any text of yours
     python examples/train_shakespeare.py --resume runs/mine      go on with a run that was stopped
+    python examples/train_shakespeare.py --device cuda           on an NVIDIA GPU (pip install '.[cuda]')
     mpiexec -n 2 python examples/train_shakespeare.py            two processes, on one machine or two
 
 The first 90% of the text is learnt from, the last 10% measures: the loss shown as "validation" is the mean surprise
@@ -17,19 +18,17 @@ from pathlib import Path
 from shlex import quote
 from typing import ClassVar, Literal
 
-from minigpt import checkpoint
+from minigpt import checkpoint, device
 from minigpt.data import load_corpus, split
 from minigpt.generate import generate_text
-from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.models.ngram import NGram
-from minigpt.parallel import cores
 from minigpt.ranks import program
 from minigpt.report import plot_losses, prepare_folder, write_results, write_text
 from minigpt.settings import UserError, as_dict, from_dict, parse
 from minigpt.tokenizers import CharTokenizer
-from minigpt.train import Position, TrainSettings, train
+from minigpt.train import Position, TrainSettings, train, worker_threads
 
 
 GPT2 = {"model": "gpt", "optimizer": "adamw", "steps": 2400, "batch_size": 12, "learning_rate": 3e-3,
@@ -77,16 +76,19 @@ class Settings(TrainSettings):
 
 def main(settings, ranks):
     settings, saved = (settings, None) if settings.resume is None else saved_run(settings)
+    device.prepare(settings.device, settings.precision, ranks.size)
     corpus = ranks.first(load_corpus, settings.data, print)     # one rank fetches, all know
     print(f"text      {corpus.source}")
     model, tokenizer = (saved.model, saved.tokenizer) if saved else new_model(settings, corpus)
     check_same_corpus(saved, corpus)
+    device.move(model, settings.device)
     training, validation = split(tokenizer.encode(corpus.text), settings.context)
     out = ranks.first(prepare_out, settings, saved)
     print(f"model     {model.name}, {settings.layers} layers, {settings.heads} heads, width {settings.width}, context "
           f"{settings.context}: {len(model.flat):,} parameters")
     several = f"{ranks.size} ranks of " if ranks.size > 1 else ""
-    print(f"kernels   {cpu.status()}; {several}{settings.workers or cores(ranks)} worker threads")
+    on = f"{worker_threads(settings, ranks)} worker threads" if settings.device == "cpu" else settings.precision
+    print(f"kernels   {device.status(settings.device)}; {several}{on}")
     counting = ranks.first(counting_loss, settings, tokenizer, training, validation)
     if counting is not None:
         print(f"counting  {settings.counting_order}-grams reach {counting:.4f} nats a character")
@@ -162,7 +164,7 @@ def report(model, tokenizer, corpus, settings, out, position, interrupted, count
     print(f"\n{sample}\n" + "-" * 72)
     results = {"val_loss": position.val_loss, "best_val_loss": position.best_val_loss, "seconds": position.seconds,
                "tokens": position.tokens, "steps": position.step, "parameters": len(model.flat), "corpus": corpus.name,
-               "corpus_sha256": corpus.sha256, "kernels": cpu.status(), "counting_loss": counting,
+               "corpus_sha256": corpus.sha256, "kernels": device.status(settings.device), "counting_loss": counting,
                "counting_order": settings.counting_order}
     write_results(out, results)
     lines = {} if counting is None else {f"counting,\n{settings.counting_order}-grams": counting}

@@ -12,6 +12,7 @@ of the text goes in anew, as if it were the beginning.
 """
 import numpy as np
 
+from .device import on_host
 from .settings import UserError
 from .tensor import no_grad
 
@@ -59,7 +60,8 @@ def generate(model, ids, rng, temperature=1.0, top_k=None, top_p=None):
         if caches[0].length + len(unread) > context:
             unread, caches = ids[-(context // 2 or 1):], model.new_caches()
         with no_grad():
-            logits = model(np.array([unread]), caches).data[0, -1]                      # (V,)
+            ids_there = np.asarray([unread], like=model.flat.data)                      # (1, T)
+            logits = on_host(model(ids_there, caches).data[0, -1])                      # (V,)
         p = probabilities(logits, temperature, top_k, top_p)
         token = int(rng.choice(len(p), p=p)) if temperature else int(p.argmax())
         ids.append(token)

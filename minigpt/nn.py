@@ -81,6 +81,11 @@ class FlatParameters:
             p.requires_grad = p.group != "frozen"
             p.grad = self.grad[self.slices[name]].reshape(p.shape) if p.requires_grad else None
 
+    def move(self, put):
+        """Have the block where put(array) takes an array, and every parameter with it."""
+        self.data, self.grad = put(self.data), put(self.grad)
+        self.make_views()
+
     def __len__(self):
         return self.data.size
 
@@ -191,11 +196,12 @@ class MLP(Module):
 class KeyValueCache:
     """The keys and values of the positions that one attention layer has seen, so that each is computed once.
 
-    For B sequences of at most `capacity` positions; `length` of them are there.
+    For B sequences of at most `capacity` positions; `length` of them are there. `like`: an array of the same dtype, in
+    the same place, such as the model's parameters.
     """
 
-    def __init__(self, B, capacity, heads, head_width, dtype=np.float32):
-        self.k = np.zeros((B, capacity, heads, head_width), dtype)
+    def __init__(self, B, capacity, heads, head_width, like):
+        self.k = np.zeros((B, capacity, heads, head_width), like.dtype, like=like)
         self.v = np.zeros_like(self.k)
         self.length = 0
 

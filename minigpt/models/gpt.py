@@ -100,7 +100,7 @@ class GPT(Module):
         begin = caches[0].length if caches else 0
         if begin + T > self.config.context:
             raise ValueError(f"{begin + T} positions are more than the model's context of {self.config.context}")
-        x = self.tokens(ids) + self.positions(np.arange(begin, begin + T))              # (B, T, C)
+        x = self.tokens(ids) + self.positions(np.arange(begin, begin + T, like=ids))    # (B, T, C)
         x = self.dropout(x, seeds)
         for i, block in enumerate(self.blocks):
             block_seeds = None if seeds is None else fold_in(seeds, n=i)
@@ -117,5 +117,5 @@ class GPT(Module):
     def new_caches(self, B=1):
         """Empty caches for generating B sequences."""
         c = self.config
-        return [KeyValueCache(B, c.context, c.heads, c.width // c.heads, self.flat.data.dtype) for _ in self.blocks]
+        return [KeyValueCache(B, c.context, c.heads, c.width // c.heads, self.flat.data) for _ in self.blocks]
 

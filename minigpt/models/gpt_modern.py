@@ -134,4 +134,4 @@ class GPTModern(Module):
     def new_caches(self, B=1):
         """Empty caches for generating B sequences."""
         c = self.config
-        return [KeyValueCache(B, c.context, c.heads, c.width // c.heads, self.flat.data.dtype) for _ in self.blocks]
+        return [KeyValueCache(B, c.context, c.heads, c.width // c.heads, self.flat.data) for _ in self.blocks]
