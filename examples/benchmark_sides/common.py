@@ -5,16 +5,25 @@ import sys
 import time
 
 
-def serve(step, floor=None):
-    """Read questions from standard input until it ends. step() makes one training step, floor() one of its products."""
+def serve(step, floor=None, wait=lambda: None, peak=None):
+    """Read questions from standard input until it ends. step() makes one training step, floor() one of its products.
+
+    wait() returns when a GPU has done what it was asked to do; peak() says how many MB of its memory were taken at most
+    (without it, the process's own count).
+    """
+    def seconds(function, times):
+        """Of several calls in a row, until the last one has really been done."""
+        return timed(lambda: ([function() for _ in range(times)], wait()))
+
     for line in sys.stdin:
         question = json.loads(line)
         if "peak" in question:
-            answer = {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            megabytes = peak() if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer = {"megabytes": megabytes}
         elif "floor" in question:
-            answer = {"seconds": min(timed(floor) for _ in range(question["floor"] * 5))}
+            answer = {"seconds": min(seconds(floor, 1) for _ in range(question["floor"] * 5))}
         else:
-            answer = {"seconds": sum(timed(step) for _ in range(question["steps"]))}
+            answer = {"seconds": seconds(step, question["steps"])}
         print(json.dumps(answer), flush=True)
 
 
