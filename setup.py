@@ -14,6 +14,7 @@ from setuptools import Extension, find_packages, setup
 
 FAST = ["-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros",
         "-freciprocal-math"]
+POOL = "minigpt/kernels/cpu/pool.pxd"               # what kernels call of each other lies where Cython looks for it
 DIRECTIVES = {"language_level": 3, "boundscheck": False, "wraparound": False, "cdivision": True,
               "initializedcheck": False}
 
@@ -33,7 +34,7 @@ def extension(path):
     gcc_like = sys.platform != "win32"
     return Extension(
         f"minigpt.kernels.cpu.{path.stem}", [str(path)], include_dirs=["ext/cpu"],
-        depends=[str(header) for header in sorted(path.parent.iterdir()) if header.suffix != ".pyx"],
+        depends=[str(header) for header in sorted(path.parent.iterdir()) if header.suffix != ".pyx"] + [POOL],
         define_macros=[("MINIGPT_BUILT_FOR_AVX2", "1")] if avx2 else [],
         extra_compile_args=(FAST if gcc_like else []) + (["-march=x86-64-v3"] if avx2 and not for_any_cpu else []))
 
@@ -42,7 +43,7 @@ def extension(path):
 SHARED = "minigpt.kernels.cpu._memoryviews"
 extensions = cythonize(
     [*(extension(path) for path in sorted(Path("ext/cpu").glob("*.pyx"))), Extension(SHARED, [])],
-    include_path=["ext/cpu"], compiler_directives=DIRECTIVES, build_dir="build/cython", shared_utility_qualified_name=SHARED)
+    include_path=["ext/cpu", "."], compiler_directives=DIRECTIVES, build_dir="build/cython", shared_utility_qualified_name=SHARED)
 for module in extensions:
     module.optional = True                          # without a compiler everything runs on NumPy
 

@@ -8,26 +8,31 @@ would not. A pair in which either side is slower than 1.3 times its own best is 
 '.[oracle]') runs the same architecture as one would write it there, with its fused attention and optimizer, eager and
 compiled; the faster of these two is the one that counts.
 
-GFLOP/s counts 6 N + 12 L C T operations a token for both. The floor is the time of our own matrix products alone, at
-their own shapes and on as many workers, measured in the same run.
+GFLOP/s counts 6 N + 12 L C T operations a token for both. The floor is the time of our own matrix products alone: those
+of the linear layers, by the same kernel, in the order of the step, on as many workers, measured in turn with the step.
 
     python examples/benchmark.py train --preset nanogpt --device cuda --against torch
 
 The same on one GPU. A turn ends when the GPU has done its last step; ours has read the loss and the gradient's norm at
 every step, PyTorch's nothing. The floor is cuBLAS's time for the products of our linear layers, and memory the GPU's.
 
+    python examples/benchmark.py race --data FILE
+
+How long until a model has learnt as much? See benchmark_sides/race.py.
+
     python examples/benchmark.py generate --preset gpt2 --against torch,llama.cpp
 
 How fast does a model write? See benchmark_sides/generate.py.
 """
 import json
+import operator
 import os
 import statistics
 import sys
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from benchmark_sides import generate
+from benchmark_sides import generate, race
 from benchmark_sides.process import Side
 from minigpt import device
 from minigpt.models.gpt import GPTConfig
@@ -79,14 +84,13 @@ def main(settings):
     print(f"kernels {device.status(settings.device)}; {on}; load of the machine before: {os.getloadavg()[0]:.2f}")
     ours = side_of("ours", settings)
     sides = [ours] + other_sides(settings)
-    turns = measure(sides, settings)
-    floor = ours.ask(floor=3)["seconds"]
+    turns, floors = measure(sides, settings)
     peaks = {side.name: side.ask(peak=True)["megabytes"] for side in sides}
     for side in sides:
         side.close()
     figures = {name: figures_of(settings, seconds) | {"peak_mb": peaks[name]} for name, seconds in turns.items()}
-    figures["ours"]["floor_share"] = round(1000 * floor / figures["ours"]["ms_per_step"], 3)
-    report(settings, turns, figures, floor)
+    figures["ours"]["floor_share"] = round(statistics.median(map(operator.truediv, floors, turns["ours"])), 3)
+    report(settings, turns, figures, statistics.median(floors))
 
 
 def side_of(script, settings, **extra):
@@ -109,15 +113,18 @@ def other_sides(settings):
 
 
 def measure(sides, settings):
-    """Seconds a step of every turn: {name: [...]}, the sides in turn."""
+    """Seconds a step of every turn, {name: [...]}, the sides in turn; and of our products alone, [...], after each."""
+    ours = sides[0]
     steps = {side.name: settings.steps or max(1, round(2 / warm(side))) for side in sides}
-    turns = {side.name: [] for side in sides}
+    turns, floors = {side.name: [] for side in sides}, []
     for i in range(settings.rounds):
         for side in sides:
             turns[side.name].append(turn(side, steps[side.name]))
+            if side is ours:
+                floors.append(ours.ask(floor=steps[ours.name])["seconds"] / steps[ours.name])
         print(f"round {i + 1}/{settings.rounds}: " + ", ".join(f"{n} {1000 * t[-1]:.1f} ms" for n, t in turns.items()),
               flush=True)
-    return turns
+    return turns, floors
 
 
 def warm(side):
@@ -145,8 +152,8 @@ def report(settings, turns, figures, floor):
     for name, f in figures.items():
         print(f"{name:16} {f['ms_per_step']:9.1f} ms a step {f['tokens_per_second']:9,} tokens/s {f['gflops']:7.1f} GFLOP/s "
               f"{f['peak_mb']:8.0f} MB")
-    print(f"our linear layers' matrix products alone: {1000 * floor:.1f} ms a step, {figures['ours']['floor_share']:.0%} "
-          "of ours")
+    print(f"our linear layers' matrix products alone: {1000 * floor:.1f} ms a step; in the median, "
+          f"{figures['ours']['floor_share']:.0%} of the step beside them")
     result = {"preset": {"layers": settings.layers, "heads": settings.heads, "width": settings.width,
                          "context": settings.context, "batch_size": settings.batch_size}, "ours": figures["ours"]}
     others = [name for name in turns if name != "ours"]
@@ -168,11 +175,11 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
         del sys.argv[1]
         program(main, Settings)
-    elif sys.argv[1:2] == ["generate"]:
-        del sys.argv[1]
-        program(generate.main, generate.Settings)
+    elif sys.argv[1:2] in (["generate"], ["race"]):
+        side = {"generate": generate, "race": race}[sys.argv.pop(1)]
+        program(side.main, side.Settings)
     elif sys.argv[1:2] in ([], ["--help"]):
         print(__doc__)
     else:
-        print(f"error: there is no benchmark {sys.argv[1]!r}: say train or generate", file=sys.stderr)
+        print(f"error: there is no benchmark {sys.argv[1]!r}: say train, generate or race", file=sys.stderr)
         sys.exit(2)

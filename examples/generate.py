@@ -1,47 +1,78 @@
 """Let a trained model go on with a text.
 
     python examples/generate.py --checkpoint runs/shakespeare-1 --prompt "ROMEO:"
+    python examples/generate.py --hf gpt2 --prompt "The weather today is"
 
 --checkpoint is the folder of a run, or one checkpoint in it. Of a run, the one with the best validation loss speaks.
+--hf is a folder with GPT-2 as Hugging Face's hub has it: config.json, model.safetensors, and the tokenizer's files.
+--draft is another run, of a smaller model on the same text, that guesses ahead (minigpt/speculative.py): the text is as
+likely as without it, and comes faster where the large model is much slower than the small one.
 """
 import sys
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal
 
-from minigpt import checkpoint, device
-from minigpt.generate import check_rules, generate_text
+from minigpt import checkpoint, device, huggingface
+from minigpt.generate import generate_text
+from minigpt.sampling import Chance, Rules
 from minigpt.settings import UserError, program
+from minigpt.speculative import Speculation
 
 
 @dataclass(frozen=True)
 class Settings:
-    checkpoint: str                 # folder that a training run wrote
+    checkpoint: str | None = None   # folder that a training run wrote
+    hf: str | None = None           # or: folder with a GPT-2 in Hugging Face's layout
     prompt: str = "\n"              # text to go on with
     length: int = 500               # number of tokens to add, at most
     temperature: float = 0.8        # below 1 more of the likely, above 1 less; 0: always the likeliest
     top_k: int = 0                  # draw from the k likeliest tokens only (0: off)
     top_p: float = 1.0              # draw from the likeliest that together reach this probability (1: off)
     stop: str | None = None         # end where this text would appear
+    slide: bool = True              # when the context is full, go on with the later half of the text in sight
+    draft: str | None = None        # folder of a run whose model guesses ahead
+    guesses: int = 4                # tokens that it guesses at a time
     seed: int = 1                   # the same seed gives the same text
-    device: Literal["cpu", "cuda"] = "cpu"      # where the model runs: cuda is an NVIDIA GPU, through CuPy
+    device: Literal["cpu", "cuda"] = "cpu"      # where the models run: cuda is an NVIDIA GPU, through CuPy
 
     def __post_init__(self):
-        check_rules(self.temperature, self.top_k, self.top_p)
+        if (self.checkpoint is None) == (self.hf is None):
+            raise UserError("a model is required, and only one: give the folder of a run as --checkpoint, or one with a "
+                            "GPT-2 as --hf")
+        self.rules()
         if self.length < 1 or self.seed < 0:
             raise UserError("--length has to be at least 1 and --seed at least 0")
+
+    def rules(self):
+        return Rules(self.temperature, self.top_k, self.top_p)
 
 
 def main(settings):
     device.prepare(settings.device)
-    saved = checkpoint.load(settings.checkpoint)
-    model = device.move(saved.model, settings.device)
-    pieces = generate_text(model, saved.tokenizer, settings.prompt, settings.length, settings.seed, settings.stop,
-                           settings.temperature, settings.top_k, settings.top_p)
-    first = next(pieces, "")                                # before the prompt is printed: it may be a wrong one
-    for piece in chain([settings.prompt, first], pieces):
+    saved = huggingface.load(settings.hf, "gpt") if settings.hf is not None else checkpoint.load(settings.checkpoint)
+    device.move(saved.model, settings.device)
+    if settings.draft is None:
+        show(settings.prompt, generate_text(saved.model, saved.tokenizer, settings.prompt, settings.length, settings.seed,
+                                            settings.stop, settings.rules(), settings.slide))
+        return
+    draft = checkpoint.load(settings.draft)
+    if draft.tokenizer.to_dict() != saved.tokenizer.to_dict():
+        raise UserError(f"{settings.draft} has another tokenizer than {saved.folder}: a draft has to be trained with the "
+                        "same one")
+    device.move(draft.model, settings.device)
+    with Speculation(saved.model, draft.model, settings.rules(), Chance(settings.seed), settings.guesses) as speculation:
+        show(settings.prompt, speculation.text(saved.tokenizer, settings.prompt, settings.length, settings.stop))
+    print(f"{speculation.accepted} of {speculation.guessed} guesses of {settings.draft} were kept", file=sys.stderr)
+
+
+def show(prompt, pieces):
+    """Write the prompt, then the pieces as they come; nothing if the first one is an error: the prompt may be wrong."""
+    piece = next(pieces, "")
+    sys.stdout.write(prompt)
+    while piece is not None:
         sys.stdout.write(piece)
         sys.stdout.flush()
+        piece = next(pieces, None)
     print()
 
 

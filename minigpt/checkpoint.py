@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from . import models, tokenizers
+from .arrays import ArrayFile, read_json
 from .device import on_host
 from .settings import UserError, as_dict, from_dict
 
@@ -144,12 +144,7 @@ def restore(optimizer, folder):
 
 def read_config(path):
     """config.json as a dict that has all of its parts, each of the right kind."""
-    try:
-        config = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
-    except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is not a whole JSON file: it was cut off or changed") from None
+    config = read_json(path)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(f"{path} is not of this program: its 'format' should be {FORMAT!r}")
     for key, kind in ("model", str), ("config", dict), ("tokenizer", dict), ("training", dict), ("optimizer", dict):
@@ -160,19 +155,17 @@ def read_config(path):
 
 def read_arrays(path, numbers):
     """The arrays by name of a safetensors file that should hold `numbers` numbers; this is checked before reading."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = sum(int(np.prod(file.get_slice(name).get_shape(), dtype=object)) for name in file.keys())
-            if found != numbers:
-                raise UserError(f"{path} holds {found:,} numbers, where config.json speaks of {numbers:,}: these two "
-                                "files do not belong together")
-            kinds = {file.get_slice(name).get_dtype() for name in file.keys()}
-            if not kinds <= {"F16", "F32", "F64"}:
-                raise UserError(f"{path} holds numbers of {', '.join(sorted(kinds))}, where F32 was expected")
-            return {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a whole safetensors file ({str(error).splitlines()[0]}): it is missing, was "
-                        "cut off or changed") from None
+    file = ArrayFile(path)
+    check_count(sum(stored.size for stored in file.stored.values()), numbers, path)
+    file.check_floats(file.stored)
+    return {name: file.read(name) for name in file.stored}
+
+
+def check_count(found, wanted, path):
+    """Raise UserError unless a file holds as many numbers as config.json speaks of: then memory can be taken for them."""
+    if found != wanted:
+        raise UserError(f"{path} holds {found:,} numbers, where config.json speaks of {wanted:,}: these two files do "
+                        "not belong together")
 
 
 def fill(model, arrays, path):

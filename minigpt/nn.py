@@ -11,10 +11,12 @@ import copy
 
 import numpy as np
 
-from .ops import attention, dropout, embedding, fold_in, layer_norm, linear, mlp
+from .ops import (attention, cached_attention, concatenate, dropout, embedding, fold_in, gelu, layer_norm, linear,
+                  mlp)
 from .tensor import Tensor
 
 GROUPS = "matrices", "embeddings", "vectors", "frozen"      # the order in which parameters lie in the flat block
+FEW = 8                             # rows, or queries, that kernels for single tokens take; for more, others are faster
 
 
 class Parameter(Tensor):
@@ -156,60 +158,151 @@ class Dropout(Module):
 
 
 class MultiHeadAttention(Module):
-    """Causal self-attention in `heads` heads: (B, T, C) -> (B, T, C).
+    """Self-attention in `heads` heads: (B, T, C) -> (B, T, C).
 
-    output_std: of the matrix that writes into the residual stream.
+    causal: whether a position sees only itself and those before it. mask, of a forward: (B, T) bools, False where there
+    is padding, which nobody sees. output_std: of the matrix that writes into the residual stream.
     """
 
-    def __init__(self, rng, width, heads, bias=True, dropout=0.0, output_std=0.02):
-        self.heads, self.p = heads, dropout
+    def __init__(self, rng, width, heads, bias=True, dropout=0.0, output_std=0.02, causal=True):
+        self.heads, self.p, self.causal = heads, dropout, causal
         self.query = Linear(rng, width, width, bias)
         self.key = Linear(rng, width, width, bias)
         self.value = Linear(rng, width, width, bias)
         self.output = Linear(rng, width, width, bias, output_std)
 
-    def forward(self, x, cache=None, seeds=None):
+    def forward(self, x, cache=None, seeds=None, mask=None):
         B, T, C = x.shape
         split = B, T, self.heads, C // self.heads
         q = self.query(x).reshape(*split)                                   # (B, T, H, D)
         k = self.key(x).reshape(*split)                                     # (B, T, H, D)
         v = self.value(x).reshape(*split)                                   # (B, T, H, D)
         if cache is not None:
-            k, v = cache.append(k, v)                                       # (B, S, H, D): what came before, too
-        if seeds is not None:
-            seeds = fold_in(seeds, n=0)
-        y = attention(q, k, v, None, seeds, causal=True, dropout=self.p)    # (B, T, H, D)
+            y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
+        else:
+            seeds = None if seeds is None else fold_in(seeds, n=0)
+            y = attention(q, k, v, mask, seeds, causal=self.causal, dropout=self.p)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 
-class MLP(Module):
-    """The part of a block that treats each position alone: (B, T, C) -> (B, T, hidden) -> (B, T, C)."""
+def few_rows(x):
+    """Whether x (..., C) has so few rows that its time is that of reading the matrices: linear's own business."""
+    return x.size <= FEW * x.shape[-1]
 
-    def __init__(self, rng, width, hidden, bias=True, output_std=0.02):
+
+class MLP(Module):
+    """The part of a block that treats each position alone: (B, T, C) -> (B, T, hidden) -> (B, T, C).
+
+    approximate: GELU by tanh, as in GPT-2; False: by erf, as in BERT (ops/gelu.py).
+    """
+
+    def __init__(self, rng, width, hidden, bias=True, output_std=0.02, approximate=True):
+        self.approximate = approximate
         self.expand = Linear(rng, width, hidden, bias)
         self.output = Linear(rng, hidden, width, bias, output_std)
 
     def forward(self, x):
+        if few_rows(x) or not self.approximate:
+            return self.output(gelu(self.expand(x), approximate=self.approximate))
         return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
 
 
-class KeyValueCache:
-    """The keys and values of the positions that one attention layer has seen, so that each is computed once.
+class TiedHead(Module):
+    """Logits from a stream of width C by the token table once more: (..., C) -> (..., V)."""
 
-    For B sequences of at most `capacity` positions; `length` of them are there. `like`: an array of the same dtype, in
-    the same place, such as the model's parameters.
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def forward(self, x):
+        return linear(x, self.tokens.w, transposed=True)
+
+
+class KeyValueCache:
+    """The keys and values of the positions that a model has read, so that each of them is computed once.
+
+    There are `slots` texts of at most `capacity` positions; lengths (slots,) says how many of each are there. The arrays
+    are (layers, slots, capacity, H, D), of the dtype of `like` and in its place, as a model's parameters are. On a CPU
+    memory is taken by positions that were written, not by those that could be.
     """
 
-    def __init__(self, B, capacity, heads, head_width, like):
-        self.k = np.zeros((B, capacity, heads, head_width), like.dtype, like=like)
-        self.v = np.zeros_like(self.k)
-        self.length = 0
+    def __init__(self, layers, slots, capacity, heads, head_width, like):
+        self.k = np.zeros((layers, slots, capacity, heads, head_width), like.dtype, like=like)
+        self.v = np.zeros(self.k.shape, like.dtype, like=like)
+        self.lengths = np.zeros(slots, np.int64)
 
-    def append(self, k, v):
-        """Add the keys and values of T new positions, Tensors (B, T, H, D); all that are there now, (B, S, H, D)."""
-        end = self.length + k.shape[1]
-        if end > self.k.shape[1]:
-            raise ValueError(f"the cache holds {self.k.shape[1]} positions, not {end}")
-        self.k[:, self.length:end], self.v[:, self.length:end] = k.data, v.data
-        self.length = end
-        return self.k[:, :end], self.v[:, :end]
+    capacity = property(lambda self: self.k.shape[2])
+
+    def texts(self, slots=None):
+        """The texts in these slots (all of them by default), to be handed to a model beside what follows in each."""
+        slots = np.arange(len(self.lengths)) if slots is None else np.array(slots, np.int64)
+        return CachedTexts(self, slots, self.lengths[slots])
+
+
+class CachedTexts:
+    """B texts in a cache, which a model reads on: text b lies in slots[b], and lengths[b] positions of it are there.
+
+    begin: where the next position stands, a number, or a tuple of B where the texts differ. layers[i]: what layer i of
+    the model is handed.
+    """
+
+    def __init__(self, cache, slots, lengths):
+        self.cache, self.slots = cache, slots
+        self.stand_at(lengths)
+        self.layers = [CachedLayer(self, i, k, v) for i, (k, v) in enumerate(zip(cache.k, cache.v))]
+
+    def stand_at(self, lengths):
+        """Say how many positions of each text are there, an array (B,). Fewer than before: the last are forgotten."""
+        self.lengths, begins = lengths, lengths.tolist()
+        self.begin = begins[0] if len(set(begins)) == 1 else tuple(begins)
+        self.longest = max(begins)
+
+    def advance(self, T):
+        """T positions of each text were read, by all layers."""
+        self.stand_at(self.lengths + T)
+        self.cache.lengths[self.slots] = self.lengths
+
+    def written(self, layer):
+        """Called when a layer's newest keys and values are in the cache; those that read a text in parts wait here."""
+
+
+class CachedLayer:
+    """One layer's keys and values of some texts, two arrays (slots, capacity, H, D)."""
+
+    def __init__(self, texts, number, k, v):
+        self.texts, self.number, self.k, self.v = texts, number, k, v
+
+    begin = property(lambda self: self.texts.begin)
+
+    def attend(self, q, k, v):
+        """Causal attention of the T newest positions over all that there are: (B, T, H, D), three times -> (B, T, H, D).
+
+        A few queries are cached_attention's business; many are a matrix product, a text at a time.
+        """
+        texts, T = self.texts, q.shape[1]
+        self.write(k.data, v.data)
+        texts.written(self.number)
+        if T <= FEW:
+            return Tensor(cached_attention(q.data, self.k, self.v, texts.slots, texts.lengths))
+        each = []
+        for b, (slot, begin) in enumerate(zip(texts.slots.tolist(), texts.lengths.tolist())):
+            seen = slice(slot, slot + 1), slice(0, begin + T)
+            each.append(attention(q.data[b:b + 1], self.k[seen], self.v[seen]))
+        return concatenate(*each, axis=0) if len(each) > 1 else each[0]
+
+    def write(self, k, v):
+        """Put the T newest keys and values of each text behind its older ones."""
+        texts, T = self.texts, k.shape[1]
+        if texts.longest + T > self.k.shape[1]:
+            raise ValueError(f"the cache holds {self.k.shape[1]} positions of a text, not {texts.longest + T}")
+        if len(texts.slots) == 1:
+            where = int(texts.slots[0]), slice(texts.begin, texts.begin + T)
+        else:
+            where = np.asarray(texts.slots[:, None], like=k), positions(texts.begin, T, like=k)
+        self.k[where], self.v[where] = k, v
+
+
+def positions(begin, T, like):
+    """The T positions from `begin` on, (T,); or (B, T) where begin is a tuple of B numbers. In the place of `like`."""
+    if isinstance(begin, tuple):
+        return np.asarray(np.add.outer(begin, np.arange(T)), like=like)
+    return np.arange(begin, begin + T, like=like)

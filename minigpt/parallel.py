@@ -11,6 +11,8 @@ was measured to take seven times as long.
 Where several ranks train together (ranks.py), all their workers are numbered through, those of the first rank first,
 and after each rank has summed the gradients of its own workers, the ranks sum theirs.
 
+A batch of fewer sequences than workers is one micro-batch, and the rows of each large operation are shared among them.
+
 Micro-batch i always goes to worker i mod n, and gradients are summed in the order of the workers: the same run gives
 the same bits again, on the same machine with the same number of workers and ranks.
 """
@@ -20,10 +22,13 @@ import os
 import platform
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from fractions import Fraction
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
+from .kernels import cpu
 from .nn import replica
 from .ranks import ALONE
 
@@ -34,6 +39,12 @@ def cores(ranks=ALONE):
     own = [(platform.node(), core) for core in own]
     users = Counter(core for cores in ranks.every(own) for core in cores)
     return max(1, int(sum(Fraction(1, users[core]) for core in own)))
+
+
+def threads_for(model, ranks=ALONE):
+    """How many worker threads are worth having for a model: one a core; one, where it is on a GPU and only has to be told
+    what to do."""
+    return cores(ranks) if isinstance(model.flat.data, np.ndarray) else 1
 
 
 def keep_freed_memory():
@@ -51,17 +62,11 @@ def keep_freed_memory():
         pass
 
 
-class Workers:
-    """`number` worker threads for a model (default: one a core). Use it as a context: `with Workers(model) as workers:`.
+class Threads:
+    """`number` worker threads, and BLAS held to one thread meanwhile. A context: `with Threads(2) as threads:`."""
 
-    With several ranks these are the workers of this rank; `total` counts those of all.
-    """
-
-    def __init__(self, model, number=None, ranks=ALONE):
-        self.model, self.number, self.ranks = model, number or cores(ranks), ranks
-        self.replicas = [model, *(replica(model) for _ in range(self.number - 1))]
-        numbers = ranks.every(self.number)
-        self.begin, self.total = sum(numbers[:ranks.rank]), sum(numbers)
+    def __init__(self, number):
+        self.number = number
 
     def __enter__(self):
         keep_freed_memory()
@@ -78,6 +83,20 @@ class Workers:
         futures = [self.pool.submit(contextvars.copy_context().run, function, part) for part in parts]
         wait(futures)                                       # all of them, so that nothing runs on after an error
         return [future.result() for future in futures]
+
+
+class Workers(Threads):
+    """`number` worker threads for a model (0: one a core, or one for a GPU), a context: `with Workers(model) as workers:`.
+
+    With several ranks these are the workers of this rank; `total` counts those of all.
+    """
+
+    def __init__(self, model, number=None, ranks=ALONE):
+        super().__init__(number or threads_for(model, ranks))
+        self.model, self.ranks = model, ranks
+        self.replicas = [model, *(replica(model) for _ in range(self.number - 1))]
+        numbers = ranks.every(self.number)
+        self.begin, self.total = sum(numbers[:ranks.rank]), sum(numbers)
 
     def each(self, function, items):
         """function(replica, item) for every item, item i on worker i mod n, in order; the results in order.
@@ -104,7 +123,9 @@ class Workers:
 
         for model in self.replicas:
             model.flat.grad[...] = 0
-        losses = self.each(forward_and_backward, micro_batches)
+        alone = len(micro_batches) == 1 and self.number > 1     # its rows are shared among the workers instead
+        with cpu.share_rows(self.pool, self.number) if alone else nullcontext():
+            losses = self.each(forward_and_backward, micro_batches)
         for model in self.replicas[1:]:
             self.model.flat.grad += model.flat.grad
         self.ranks.sum(self.model.flat.grad)

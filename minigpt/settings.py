@@ -11,9 +11,10 @@
     if __name__ == "__main__":
         program(main, Settings)                 # --learning-rate 0.01 --no-sample --preset quick
 
-A field may be an int, a float, a str, a bool, a Literal of these, or any of them `| None`. A flag wins over
---config FILE, that over --preset NAME, and that over the default. What a value must satisfy beyond its type
-(a positive width, say) the dataclass checks in its own `__post_init__`, which raises UserError.
+A field may be an int, a float, a str, a bool, a Literal of these, or any of them `| None`. One of tuple[str, ...]
+has no flag: it takes the words that stand alone. A flag wins over --config FILE, that over --preset NAME, and that over the
+default. What a value must satisfy beyond its type (a positive width, say) the dataclass checks in its own
+`__post_init__`, which raises UserError.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import io
 import json
 import math
 import os
+import reprlib
 import sys
 import textwrap
 import tokenize
@@ -38,6 +40,15 @@ _LAYOUT = {tokenize.INDENT, tokenize.DEDENT, tokenize.NL, tokenize.COMMENT}    #
 
 class UserError(Exception):
     """Something the user can put right, in one sentence: what was wrong, what was expected, what to do."""
+
+
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = _BRIEF.maxother = _BRIEF.maxlong = 80
+
+
+def brief(value):
+    """repr of what a file or a user gave, which may be anything: not longer than a message bears, nor too deep."""
+    return _BRIEF.repr(value)
 
 
 # ---- from a dictionary, and back ----
@@ -65,11 +76,13 @@ def check_value(annotation, value, name, where):
     kind, choices, optional = _unfold(annotation)
     if value is None and optional:
         return None
+    if kind is tuple and isinstance(value, (list, tuple)) and all(isinstance(word, str) for word in value):
+        return tuple(value)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind or value != value or (choices and value not in choices):   # nan != nan
         expected = _in_words(kind, choices) + (" or null" if optional else "")
-        raise UserError(f"{name!r} in {where} must be {expected}, and it is {value!r}")
+        raise UserError(f"{name!r} in {where} must be {expected}, and it is {brief(value)}")
     return value
 
 
@@ -79,7 +92,7 @@ def _checked(Settings, mapping, where):
     hints = _field_types(Settings)
     for key in mapping:
         if key not in hints:
-            raise UserError(f"{where} has the unknown key {key!r}" + _nearest(str(key), hints, "keys"))
+            raise UserError(f"{where} has the unknown key {brief(key)}" + _nearest(str(key), hints, "keys"))
     return {key: check_value(hints[key], value, key, where) for key, value in mapping.items()}
 
 
@@ -92,9 +105,11 @@ def parse(Settings, argv=None, description=None, defaults=None):
     of the dataclass. defaults: a dict of values that take the place of the dataclass's own, those of a run that is
     resumed, say. Raises UserError for whatever does not fit; --help prints and exits.
     """
-    argv = [_with_dashes(word) for word in (sys.argv[1:] if argv is None else argv)]
+    argv = sys.argv[1:] if argv is None else argv
+    end = argv.index("--") if "--" in argv else len(argv)           # no flags behind it
+    argv = [*map(_with_dashes, argv[:end]), *argv[end:]]
     parser = _parser(Settings, description or inspect.getdoc(Settings))
-    given, unknown = parser.parse_known_args(argv)
+    given, unknown = parser.parse_known_intermixed_args(argv)       # lone words may stand before and behind flags
     if unknown:
         word = unknown[0].partition("=")[0]
         raise UserError(f"unknown argument {word}" + _nearest(word, parser._option_string_actions, "flags"))
@@ -105,7 +120,7 @@ def parse(Settings, argv=None, description=None, defaults=None):
         values |= _checked(Settings, Settings.presets[preset], f"the preset {preset}")
     if config is not None:
         values |= _checked(Settings, _read_config(config), config)
-    values |= given                                     # only what stood on the command line: SUPPRESS
+    values |= _checked(Settings, given, "the command line")         # only what stood there: SUPPRESS
     missing = _missing(Settings, values)
     if missing:
         raise UserError(f"{_flag(missing[0])} is required: give it a value")
@@ -158,6 +173,8 @@ def _parser(Settings, description):
         text = f"{comments.get(field.name, '')} ({default})".strip().replace("%", "%%")
         if kind is bool:
             parser.add_argument(_flag(field.name), action=argparse.BooleanOptionalAction, help=text)
+        elif kind is tuple:
+            parser.add_argument(field.name, nargs="*", metavar="TEXT", help=text)
         else:
             shape = f"{{{','.join(map(str, choices))}}}" if choices else kind.__name__.upper()
             read = _reader(kind, choices, optional)
@@ -230,7 +247,9 @@ def _field_types(Settings):
 
 
 def _unfold(annotation):
-    """(int | float | str | bool, the choices of a Literal or None, whether None is allowed)."""
+    """(int | float | str | bool | tuple, the choices of a Literal or None, whether None is allowed)."""
+    if annotation == tuple[str, ...]:
+        return tuple, None, False
     optional = False
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
         members = [member for member in typing.get_args(annotation) if member is not type(None)]
@@ -240,14 +259,15 @@ def _unfold(annotation):
     choices = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else None
     kind = type(choices[0]) if choices else annotation
     if kind not in (int, float, str, bool):
-        raise TypeError(f"a setting is an int, a float, a str or a bool, and not {annotation}")
+        raise TypeError(f"a setting is an int, a float, a str, a bool or a tuple[str, ...], and not {annotation}")
     return kind, choices, optional
 
 
 def _in_words(kind, choices):
     if choices:
         return "one of " + ", ".join(map(str, choices))
-    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
+    return {int: "a whole number", float: "a number", str: "a text", bool: "true or false",
+            tuple: "a list of texts"}[kind]
 
 
 def _missing(Settings, values):

@@ -13,7 +13,7 @@ import numpy as np
 from . import checkpoint
 from .data import batch, sequence_seeds, windows
 from .optim import AdamW, Muon, warm_up_hold_fall
-from .parallel import Workers, cores
+from .parallel import Workers
 from .ranks import ALONE
 from .report import Metrics, Progress
 from .settings import UserError
@@ -32,7 +32,7 @@ class TrainSettings:
                                     # at most 8)
     workers: int = 0                # worker threads (0: one a core; with a GPU, one)
     device: Literal["cpu", "cuda"] = "cpu"      # where the model is trained: cuda is an NVIDIA GPU, through CuPy
-    precision: Literal["float32", "tf32"] = "float32"   # of a GPU's products; tf32 rounds factors to 10 bits of mantissa
+    precision: Literal["float32", "tf32"] = "float32"   # of a GPU's products; tf32 takes factors with 10 bits of mantissa
     optimizer: Literal["adamw", "muon"] = "adamw"   # what makes the updates
     learning_rate: float = 1e-3     # highest learning rate
     last_learning_rate: float = 1e-5    # learning rate of the last step
@@ -41,6 +41,7 @@ class TrainSettings:
     weight_decay: float = 0.1       # AdamW's decay of matrices and embeddings
     beta1: float = 0.9              # AdamW: how long the mean of gradients remembers
     beta2: float = 0.99             # AdamW: how long the mean of squared gradients remembers
+    momentum: float = 0.95          # Muon: how long the mean of gradients remembers
     clip: float = 1.0               # largest norm of a gradient
     recompute: bool = False         # keep only the blocks' inputs for the backward pass: slower, far less memory
     eval_every: int = 250           # steps between two validations, each of which saves a checkpoint
@@ -67,7 +68,7 @@ class TrainSettings:
                             "cpu")
         if self.device == "cpu" and self.precision != "float32":
             raise UserError(f"precision {self.precision} is a GPU's: leave --precision out, or choose --device cuda")
-        for name in "beta1", "beta2", "hold":
+        for name in "beta1", "beta2", "momentum", "hold":
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 0 and below 1")
 
@@ -99,8 +100,7 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     out, context = Path(out), model.config.context
     resumed, position = position is not None, position or Position()
     model.recompute_blocks = settings.recompute
-    optimizer = {"adamw": AdamW, "muon": Muon}[settings.optimizer](
-        model.flat, beta1=settings.beta1, beta2=settings.beta2, decay=settings.weight_decay)
+    optimizer = make_optimizer(model.flat, settings)
     if resumed:
         checkpoint.restore(optimizer, checkpoint.find(out, ["latest"]))
     if ranks.rank == 0:
@@ -119,7 +119,7 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     agree()
     stopping = False                                        # one step at least is made, however soon Ctrl-C comes
     quiet = np.errstate(over="ignore", invalid="ignore")    # check_finite tells it in one sentence
-    with Workers(model, worker_threads(settings, ranks), ranks) as workers, interruptible() as stop, quiet:
+    with Workers(model, settings.workers, ranks) as workers, interruptible() as stop, quiet:
         while position.step < settings.steps and not stopping:
             started = time.perf_counter()
             lr = learning_rate(settings, position.step)
@@ -156,6 +156,12 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     return position, position.step < settings.steps
 
 
+def make_optimizer(flat, settings):
+    """The optimizer that the settings ask for."""
+    adamw = {"beta1": settings.beta1, "beta2": settings.beta2, "decay": settings.weight_decay}
+    return Muon(flat, momentum=settings.momentum, **adamw) if settings.optimizer == "muon" else AdamW(flat, **adamw)
+
+
 def training_step(workers, optimizer, ids, context, settings, step, lr):
     """One update. Returns the mean loss over the batch, in nats a token, and the norm of its gradient."""
     B = settings.batch_size
@@ -164,7 +170,7 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     seeds = None                                            # and two numbers out
     if workers.model.config.dropout:
         seeds = np.asarray(sequence_seeds(settings.seed, step, B), like=there)              # (B,)
-    size = micro_batch_size(settings, workers.total)
+    size = micro_batch_size(settings, workers.total, workers.ranks.size)
 
     def loss(model, part):
         return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
@@ -174,16 +180,16 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     return total, norm
 
 
-def micro_batch_size(settings, workers):
+def micro_batch_size(settings, workers, ranks=1):
     """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker; on a CPU at most CACHED,
-    where a GPU is kept busy by as many as there are."""
+    where a GPU is kept busy by as many as there are.
+
+    A batch that does not go round the workers of a single rank is one micro-batch, whose rows they share (parallel.py).
+    """
+    if settings.batch_size < workers and ranks == 1:
+        return settings.micro_batch or settings.batch_size
     most = CACHED if settings.device == "cpu" else settings.batch_size
     return settings.micro_batch or min(most, -(-settings.batch_size // workers))
-
-
-def worker_threads(settings, ranks=ALONE):
-    """How many worker threads this rank has: as asked for, or one a core; or the one that tells a GPU what to do."""
-    return 1 if settings.device == "cuda" else settings.workers or cores(ranks)
 
 
 def learning_rate(settings, step):

@@ -139,7 +139,9 @@ def rms_norm_inputs(draw):
 @st.composite
 def rotary_inputs(draw):
     x = draw(floats((draw(size), draw(size), draw(size), 2 * draw(odd_size))))
-    return (x,), {"begin": draw(st.integers(0, 1000)), "base": draw(st.sampled_from([100.0, 10000.0]))}
+    begin = st.integers(0, 1000)
+    begins = begin | st.tuples(*[begin] * len(x))
+    return (x,), {"begin": draw(begins), "base": draw(st.sampled_from([100.0, 10000.0]))}
 
 
 @st.composite

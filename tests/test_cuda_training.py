@@ -15,15 +15,15 @@ from cuda_emu import stand_in
 
 from minigpt import checkpoint, device, kernels, use
 from minigpt.data import split
-from minigpt.generate import generate, generate_text
+from minigpt.generate import Engine, Request, generate_text
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.optim import AdamW, Muon
-from minigpt.parallel import Workers
+from minigpt.parallel import Workers, cores, threads_for
+from minigpt.sampling import Rules
 from minigpt.settings import UserError
 from minigpt.tokenizers import CharTokenizer
-from minigpt.train import (Position, TrainSettings, micro_batch_size, train, training_step, validation_loss,
-                           worker_threads)
+from minigpt.train import Position, TrainSettings, micro_batch_size, train, training_step, validation_loss
 
 pytestmark = pytest.mark.skipif(kernels.cuda.switched_off(), reason="MINIGPT_KERNELS=none")
 
@@ -107,7 +107,7 @@ def test_everything_of_a_run_is_on_the_device(emulated, name):
     model = device.move(Model(config), "cuda")
     optimizer, flat = Optimizer(model.flat), model.flat
     arrays = [flat.data, flat.grad, optimizer.m, optimizer.v,
-              *(x for p in flat.parameters.values() for x in (p.data, p.grad)), *(x for cache in model.new_caches() for x in (cache.k, cache.v))]
+              *(x for p in flat.parameters.values() for x in (p.data, p.grad)), model.new_cache().k, model.new_cache().v]
     assert all(isinstance(array, emulated.ndarray) for array in arrays)
     for p in flat.parameters.values():              # views: what changes the block changes them
         assert np.shares_memory(p.data.hidden, flat.data.hidden) and np.shares_memory(p.grad.hidden, flat.grad.hidden)
@@ -165,17 +165,32 @@ def test_a_model_on_a_device_says_what_it_says_on_the_cpu(cupy, tmp_path, name):
     texts = []
     for where in "cpu", "cuda":
         device.move(model, where)
-        texts.append("".join(generate_text(model, TOKENIZER, "to be", 30, seed=5, temperature=0.7)))
+        texts.append("".join(generate_text(model, TOKENIZER, "to be", 30, seed=5, rules=Rules(temperature=0.7))))
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", ["gpt", "gpt_modern"])
+def test_texts_of_different_lengths_are_read_side_by_side_as_on_the_cpu(cupy, name):
+    model, prompts = MODELS[name][0](MODELS[name][1], seed=1), ([1, 2, 3, 4, 5], [6], [7, 8])
+    model.flat.data[...] = np.random.default_rng(0).normal(size=len(model.flat))        # all of them matter
+    each = []
+    for where in "cpu", "cuda":
+        device.move(model, where)
+        with Engine(model, slots=3) as engine:
+            jobs = [engine.submit(Request(prompt, 3, Rules(0), top=V)) for prompt in prompts]
+            engine.run()
+        each.append([[sorted(token.top) for token in job.tokens] for job in jobs])
+    np.testing.assert_allclose(each[0], each[1], atol=1e-4)
 
 
 def test_a_token_goes_in_and_its_logits_come_out(emulated, monkeypatch):
     model = device.move(GPT(MODELS["gpt"][1]), "cuda")
-    tokens = generate(model, [1, 2, 3], np.random.default_rng(0))
-    next(tokens)
-    monkeypatch.setattr(stand_in, "COPIES", [])
-    for _ in range(3):
-        next(tokens)
+    with Engine(model) as engine:
+        engine.submit(Request([1, 2, 3], 5))
+        engine.step()
+        monkeypatch.setattr(stand_in, "COPIES", [])
+        for _ in range(3):
+            engine.step()
     assert stand_in.COPIES == [("in", 8), ("out", 4 * V)] * 3
 
 
@@ -234,10 +249,12 @@ def test_a_first_step_in_tf32_is_off_by_a_thousandth_or_so(emulated, tf32, name)
 
 # Settings
 
-def test_a_gpu_has_one_worker_that_takes_the_whole_batch():
+def test_a_gpu_has_one_worker_that_takes_the_whole_batch(emulated):
+    model = GPT(MODELS["gpt"][1])
+    assert threads_for(model) == cores() and threads_for(device.move(model, "cuda")) == 1
+    assert Workers(model).number == 1 and Engine(model).crew.number == 1
     on_gpu, on_cpu = TrainSettings(batch_size=64, device="cuda"), TrainSettings(batch_size=64, workers=2)
-    assert (worker_threads(on_gpu), micro_batch_size(on_gpu, 1)) == (1, 64)
-    assert (worker_threads(on_cpu), micro_batch_size(on_cpu, 2)) == (2, 8)
+    assert (micro_batch_size(on_gpu, 1), micro_batch_size(on_cpu, 2)) == (64, 8)
     assert micro_batch_size(replace(on_gpu, micro_batch=16), 1) == 16
 
 

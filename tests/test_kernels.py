@@ -17,7 +17,7 @@ NAMES = sorted(path.stem for path in SOURCES.glob("*.pyx"))
 SWITCHED_OFF = os.environ.get("MINIGPT_KERNELS") == "none"
 in_a_checkout = pytest.mark.skipif(not NAMES, reason=f"no kernel sources at {SOURCES}: not a checkout")
 compiled = pytest.mark.skipif(SWITCHED_OFF, reason="MINIGPT_KERNELS=none")
-each_kernel = pytest.mark.parametrize("name", [name for name in NAMES if name != "machine"])
+each_kernel = pytest.mark.parametrize("name", [name for name in NAMES if name not in kernels.cpu.NO_CHAPTERS])
 
 
 @in_a_checkout
@@ -32,7 +32,7 @@ def test_no_kernel_is_used_where_they_are_switched_off():
 def test_every_kernel_source_was_built():
     """Without a compiler minigpt works too, but then say so: MINIGPT_KERNELS=none."""
     assert kernels.cpu.available(), kernels.cpu.why_not()
-    assert set(kernels.cpu.names()) == set(NAMES) - {"machine"}
+    assert set(kernels.cpu.names()) == set(NAMES) - set(kernels.cpu.NO_CHAPTERS)
 
 
 @in_a_checkout

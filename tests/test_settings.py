@@ -46,6 +46,12 @@ class Settings(Base):
 
 
 @dataclass(frozen=True)
+class Words:
+    sentences: tuple[str, ...] = ("a", "b c")   # what to compare
+    limit: int | None = 5                       # at most this many
+
+
+@dataclass(frozen=True)
 class Required:
     width: int                                  # width of the model
     depth: int = 2                              # layers
@@ -67,6 +73,22 @@ def test_defaults_and_flags():
     assert parse(Settings, ["--data=a_b=c_d"]).data == "a_b=c_d"
     assert parse(Settings, ["--limit", "none"]).limit is None
     assert parse(Settings, ["--limit", "-3"]).limit == -3
+
+
+@pytest.mark.parametrize("argv, expected", [
+    ([], Words()), (["x"], Words(("x",))), (["x", "--limit", "2", "y_z", "-3"], Words(("x", "y_z", "-3"), 2)),
+    (["--limit=2", "x", "y"], Words(("x", "y"), 2)), (["x", "--", "--y_z"], Words(("x", "--y_z"))), ([""], Words(("",)))])
+def test_words_that_stand_alone(argv, expected):
+    assert parse(Words, argv) == expected
+
+
+def test_words_come_from_a_file_and_go_into_one(tmp_path):
+    (tmp_path / "c.toml").write_text('sentences = ["x", "y"]', encoding="utf-8")
+    assert parse(Words, ["--config", str(tmp_path / "c.toml")]) == Words(("x", "y"))
+    assert from_dict(Words, json.loads(json.dumps(as_dict(Words(("x",))))), "it") == Words(("x",))
+    for wrong in "x", ["x", 3], {"x": 1}:
+        assert "'sentences' in it must be a list of texts" in message(from_dict, Words, {"sentences": wrong}, "it")
+    assert "unknown argument --sentences" in message(parse, Words, ["--sentences", "x"])
 
 
 @given(steps=st.integers(1, 10**9), rate=st.floats(allow_nan=False), sample=st.booleans(), data=st.text())

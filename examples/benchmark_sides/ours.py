@@ -1,26 +1,28 @@
 """Our side of the benchmark: the training step of minigpt/train.py, and its matrix products alone."""
 import json
 import sys
+import time
 
 import numpy as np
 from common import serve
 
 from minigpt import device
+from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.ops import linear
 from minigpt.optim import AdamW
 from minigpt.parallel import Workers
-from minigpt.train import TrainSettings, micro_batch_size, training_step, worker_threads
+from minigpt.train import TrainSettings, micro_batch_size, training_step
 
 
 def main(s):
     device.prepare(s["device"], s["precision"])
     config = GPTConfig(s["vocabulary_size"], s["context"], s["layers"], s["heads"], s["width"], dropout=s["dropout"])
     model = device.move(GPT(config), s["device"])
-    optimizer = AdamW(model.flat)
-    names = "batch_size", "micro_batch", "workers", "device", "precision"
+    optimizer, names = AdamW(model.flat), ("batch_size", "micro_batch", "workers", "device", "precision")
     settings = TrainSettings(**{name: s[name] for name in names})
     ids = np.random.default_rng(0).integers(config.vocabulary_size, size=200_000)
-    with Workers(model, worker_threads(settings)) as workers:
+    with Workers(model, settings.workers) as workers:
         serve(step=lambda: training_step(workers, optimizer, ids, config.context, settings, optimizer.steps, 1e-4),
               floor=lambda: products(workers, config, settings), wait=lambda: device.wait(s["device"]),
               peak=gpu_memory if s["device"] == "cuda" else None)
@@ -33,20 +35,32 @@ def gpu_memory():
 
 
 def products(workers, config, settings):
-    """The matrix products of all linear layers of one step, forward (1), backward (2) and (3) of ops/linear.py."""
+    """The matrix products of all linear layers of one step, forward (1), backward (2) and (3) of ops/linear.py.
+
+    By the kernel that the step runs, in the order of the step, and each layer with arrays of its own: as in a step, what
+    the backward pass needs was written long before it.
+    """
     C, size = config.width, micro_batch_size(settings, workers.number)
-    shapes = [(C, C)] * 4 + [(C, 4 * C), (4 * C, C)]
-    shapes = shapes * config.layers + [(C, config.vocabulary_size)]
+    shapes = ([(C, C)] * 4 + [(C, 4 * C), (4 * C, C)]) * config.layers + [(C, config.vocabulary_size)]
+    there = workers.model.flat.data
+    weights = [np.ones(shape, np.float32, like=there) for shape in shapes]
+    compiled = settings.device == "cpu" and cpu.available()                 # a GPU's products are NumPy's, by cuBLAS
+    forward, backward = linear.pairs["cpu" if compiled else "reference"]
 
     def multiply(rows):
-        for n_in, n_out in shapes:
-            x, w, dy = (arrays[key] for key in ((rows, n_in), (n_in, n_out), (rows, n_out)))
-            x @ w, dy @ w.T, x.T @ dy
+        inputs = [np.ones((rows, w.shape[0]), np.float32, like=there) for w in weights]
+        gradients = [np.ones((rows, w.shape[1]), np.float32, like=there) for w in weights]
+        device.wait(settings.device)
+        begin = time.perf_counter()
+        saved = [forward(x, w)[1] for x, w in zip(inputs, weights)]
+        for dy in reversed(gradients):
+            backward(dy, saved.pop())
+        device.wait(settings.device)
+        return time.perf_counter() - begin
 
     sizes = [min(size, settings.batch_size - i) * config.context for i in range(0, settings.batch_size, size)]
-    keys = {key for rows in set(sizes) for i, o in shapes for key in ((rows, i), (i, o), (rows, o))}
-    arrays = {key: np.ones(key, np.float32, like=workers.model.flat.data) for key in keys}
-    workers.each(lambda model, rows: multiply(rows), sizes)
+    seconds = workers.each(lambda model, rows: multiply(rows), sizes)
+    return max(sum(seconds[worker::workers.number]) for worker in range(workers.number))
 
 
 if __name__ == "__main__":

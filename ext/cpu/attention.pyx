@@ -1,6 +1,6 @@
 """attention on the CPU. Equations (1)-(8) are derived in minigpt/ops/attention.py.
 
-Head by head, and in it block by block of ROWS queries: their scores with all keys that they may see stand in a small
+Head by head (n = 0 ... B H - 1), and in it block by block of ROWS queries: their scores with all keys that they may see stand in a small
 buffer that stays in the cache, never the whole (T, S). The products of a block run on tile.h; what stands on their right,
 K^T and V for each head, is packed for it once, and costs as much as one query. Rows of scores are padded to whole panels.
 """
@@ -9,6 +9,7 @@ from cython cimport floating
 from libc.math cimport INFINITY, log, sqrt
 from libc.stdint cimport uint8_t, uint32_t, uint64_t, uintptr_t
 
+from minigpt.kernels.cpu import each_part
 from philox_words cimport KEEP_BATCH, keep_row
 from tile cimport pack, panel_columns, panels
 from vectorised cimport exponentials, largest
@@ -24,12 +25,17 @@ def attention_forward(q, k, v, mask=None, seeds=None, *, bint causal=True, doubl
     S = k.shape[1]
     y, l = np.empty_like(q), np.empty((B, H, T), q.dtype)
     width, depth = padded_to(S, WIDEST), padded_to(D, WIDEST)
-    scratch = np.empty(D * width + S * depth + ROWS * width + LINE, q.dtype), np.empty(width + KEEP_BATCH, np.uint8)
+    size = D * width + S * depth + ROWS * width
     allowed, seeds_used, share = seen_and_kept(mask, seeds, dropout)
-    if q.dtype == np.float32:
-        forward[float](q, k, v, allowed, seeds_used, causal, share, y, l, width, depth, *scratch)
-    else:
-        forward[double](q, k, v, allowed, seeds_used, causal, share, y, l, width, depth, *scratch)
+
+    def heads(begin, end):
+        scratch = np.empty(size + LINE, q.dtype), np.empty(width + KEEP_BATCH, np.uint8)
+        if q.dtype == np.float32:
+            forward[float](q, k, v, allowed, seeds_used, causal, share, y, l, begin, end, width, depth, *scratch)
+        else:
+            forward[double](q, k, v, allowed, seeds_used, causal, share, y, l, begin, end, width, depth, *scratch)
+
+    each_part(heads, B * H, 1)
     return y, (q, k, v, y, l, allowed, seeds_used, causal, share)
 
 
@@ -39,11 +45,16 @@ def attention_backward(dy, saved):
     S, D = k.shape[1], k.shape[3]
     width, depth = padded_to(S, WIDEST), padded_to(D, WIDEST)
     size = 2 * D * width + S * depth + 2 * ROWS * width + 2 * ROWS * depth
-    scratch = np.empty(size + LINE, q.dtype), np.empty(width + KEEP_BATCH, np.uint8)
-    if q.dtype == np.float32:
-        backward[float](dy, q, k, v, y, l, allowed, seeds_used, causal, share, dq, dk, dv, width, depth, *scratch)
-    else:
-        backward[double](dy, q, k, v, y, l, allowed, seeds_used, causal, share, dq, dk, dv, width, depth, *scratch)
+
+    def heads(begin, end):
+        arrays = dy, q, k, v, y, l, allowed, seeds_used, causal, share, dq, dk, dv, begin, end, width, depth
+        scratch = np.empty(size + LINE, q.dtype), np.empty(width + KEEP_BATCH, np.uint8)
+        if q.dtype == np.float32:
+            backward[float](*arrays, *scratch)
+        else:
+            backward[double](*arrays, *scratch)
+
+    each_part(heads, q.shape[0] * q.shape[2], 1)
     return dq, dk, dv, None, None
 
 
@@ -55,10 +66,10 @@ def seen_and_kept(mask, seeds, dropout):
 
 cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k, const floating[:, :, :, ::1] v,
                   const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
-                  floating[:, :, :, ::1] y, floating[:, :, ::1] l,
+                  floating[:, :, :, ::1] y, floating[:, :, ::1] l, Py_ssize_t begin, Py_ssize_t end,
                   Py_ssize_t width, Py_ssize_t depth, floating[::1] scratch, uint8_t[::1] keep):
     cdef Py_ssize_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], S = k.shape[1]
-    cdef Py_ssize_t b, h, t, t0, i, rows, seen, padded
+    cdef Py_ssize_t n, b, h, t, t0, i, rows, seen, padded
     cdef Py_ssize_t stride = H * D, panel = panel_columns(&scratch[0])
     cdef floating scale = <floating> (1 / sqrt(<double> D))
     cdef bint masked = mask is not None, dropping = seeds is not None
@@ -71,34 +82,36 @@ cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k
         l[...] = 0
         return
     with nogil:
-        for b in range(B):
-            for h in range(H):
-                pack(S, D, &k[b, 0, h, 0], 1, stride, kt)
-                pack(D, S, &v[b, 0, h, 0], stride, 1, vs)
-                t0 = 0
-                while t0 < T:
-                    rows = min(ROWS, T - t0)
-                    seen = visible(t0 + rows - 1, T, S, causal)             # keys that the last query of the block sees
-                    padded = padded_to(seen, panel)
-                    panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
-                    for i in range(rows):
-                        t = t0 + i
-                        l[b, h, t] = softmax(p + i * width, visible(t, T, S, causal), padded, scale,
-                                             &mask[b, 0] if masked else NULL)                                   # (2)
-                        if dropping:
-                            keep_row(seeds[b], <uint32_t> h, <uint32_t> t, seen, threshold(dropout), &keep[0])
-                            drop(p + i * width, seen, dropout, &keep[0])                                        # (3)
-                    panels(rows, D, seen, p, width, 1, vs, panel * S, &y[b, t0, h, 0], stride, False, nothing)       # (3)
-                    t0 += ROWS
+        for n in range(begin, end):
+            b = n // H
+            h = n % H
+            pack(S, D, &k[b, 0, h, 0], 1, stride, kt)
+            pack(D, S, &v[b, 0, h, 0], stride, 1, vs)
+            t0 = 0
+            while t0 < T:
+                rows = min(ROWS, T - t0)
+                seen = visible(t0 + rows - 1, T, S, causal)             # keys that the last query of the block sees
+                padded = padded_to(seen, panel)
+                panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
+                for i in range(rows):
+                    t = t0 + i
+                    l[b, h, t] = softmax(p + i * width, visible(t, T, S, causal), padded, scale,
+                                         &mask[b, 0] if masked else NULL)                                   # (2)
+                    if dropping:
+                        keep_row(seeds[b], <uint32_t> h, <uint32_t> t, seen, threshold(dropout), &keep[0])
+                        drop(p + i * width, seen, dropout, &keep[0])                                        # (3)
+                panels(rows, D, seen, p, width, 1, vs, panel * S, &y[b, t0, h, 0], stride, False, nothing)       # (3)
+                t0 += ROWS
 
 
 cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k,
                    const floating[:, :, :, ::1] v, const floating[:, :, :, ::1] y, const floating[:, :, ::1] l,
                    const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
                    floating[:, :, :, ::1] dq, floating[:, :, :, ::1] dk, floating[:, :, :, ::1] dv,
-                   Py_ssize_t width, Py_ssize_t depth, floating[::1] scratch, uint8_t[::1] keep):
+                   Py_ssize_t begin, Py_ssize_t end, Py_ssize_t width, Py_ssize_t depth,
+                   floating[::1] scratch, uint8_t[::1] keep):
     cdef Py_ssize_t B = q.shape[0], T = q.shape[1], H = q.shape[2], D = q.shape[3], S = k.shape[1]
-    cdef Py_ssize_t b, h, t, t0, i, rows, seen, padded
+    cdef Py_ssize_t n, b, h, t, t0, i, rows, seen, padded
     cdef Py_ssize_t stride = H * D, panel = panel_columns(&scratch[0])
     cdef floating scale = <floating> (1 / sqrt(<double> D)), c
     cdef bint masked = mask is not None, dropping = seeds is not None
@@ -114,35 +127,36 @@ cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1]
         dq[...] = 0
         return
     with nogil:
-        for b in range(B):
-            for h in range(H):
-                pack(S, D, &k[b, 0, h, 0], 1, stride, kt)
-                pack(S, D, &v[b, 0, h, 0], 1, stride, vt)
-                pack(D, S, &k[b, 0, h, 0], stride, 1, ks)
-                t0 = 0
-                while t0 < T:
-                    rows = min(ROWS, T - t0)
-                    seen = visible(t0 + rows - 1, T, S, causal)
-                    padded = padded_to(seen, panel)
-                    panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
-                    panels(rows, padded, D, &dy[b, t0, h, 0], stride, 1, vt, panel * D, dx, width, False, nothing)   # (5)
-                    for i in range(rows):
-                        t = t0 + i
-                        again(p + i * width, visible(t, T, S, causal), padded, scale, l[b, h, t],
-                              &mask[b, 0] if masked else NULL)                                                      # (2)
-                        c = dot(&dy[b, t, h, 0], &y[b, t, h, 0], D)                                                 # (6)
-                        if dropping:
-                            keep_row(seeds[b], <uint32_t> h, <uint32_t> t, seen, threshold(dropout), &keep[0])
-                            drop(dx + i * width, seen, dropout, &keep[0])                                           # (5)
-                        to_scores(p + i * width, dx + i * width, padded, c, scale)                                  # (6)
-                        if dropping:
-                            drop(p + i * width, seen, dropout, &keep[0])                                            # (4)
-                    pack(D, rows, &q[b, t0, h, 0], stride, 1, qs)
-                    pack(D, rows, &dy[b, t0, h, 0], stride, 1, dys)
-                    panels(seen, D, rows, p, 1, width, dys, panel * rows, &dv[b, 0, h, 0], stride, True, nothing)    # (4)
-                    panels(rows, D, seen, dx, width, 1, ks, panel * S, &dq[b, t0, h, 0], stride, False, nothing)             # (7)
-                    panels(seen, D, rows, dx, 1, width, qs, panel * rows, &dk[b, 0, h, 0], stride, True, nothing)    # (8)
-                    t0 += ROWS
+        for n in range(begin, end):
+            b = n // H
+            h = n % H
+            pack(S, D, &k[b, 0, h, 0], 1, stride, kt)
+            pack(S, D, &v[b, 0, h, 0], 1, stride, vt)
+            pack(D, S, &k[b, 0, h, 0], stride, 1, ks)
+            t0 = 0
+            while t0 < T:
+                rows = min(ROWS, T - t0)
+                seen = visible(t0 + rows - 1, T, S, causal)
+                padded = padded_to(seen, panel)
+                panels(rows, padded, D, &q[b, t0, h, 0], stride, 1, kt, panel * D, p, width, False, nothing)     # (1)
+                panels(rows, padded, D, &dy[b, t0, h, 0], stride, 1, vt, panel * D, dx, width, False, nothing)   # (5)
+                for i in range(rows):
+                    t = t0 + i
+                    again(p + i * width, visible(t, T, S, causal), padded, scale, l[b, h, t],
+                          &mask[b, 0] if masked else NULL)                                                      # (2)
+                    c = dot(&dy[b, t, h, 0], &y[b, t, h, 0], D)                                                 # (6)
+                    if dropping:
+                        keep_row(seeds[b], <uint32_t> h, <uint32_t> t, seen, threshold(dropout), &keep[0])
+                        drop(dx + i * width, seen, dropout, &keep[0])                                           # (5)
+                    to_scores(p + i * width, dx + i * width, padded, c, scale)                                  # (6)
+                    if dropping:
+                        drop(p + i * width, seen, dropout, &keep[0])                                            # (4)
+                pack(D, rows, &q[b, t0, h, 0], stride, 1, qs)
+                pack(D, rows, &dy[b, t0, h, 0], stride, 1, dys)
+                panels(seen, D, rows, p, 1, width, dys, panel * rows, &dv[b, 0, h, 0], stride, True, nothing)    # (4)
+                panels(rows, D, seen, dx, width, 1, ks, panel * S, &dq[b, t0, h, 0], stride, False, nothing)             # (7)
+                panels(seen, D, rows, dx, 1, width, qs, panel * rows, &dk[b, 0, h, 0], stride, True, nothing)    # (8)
+                t0 += ROWS
 
 
 cdef inline floating *aligned(floating *x) noexcept nogil:

@@ -7,6 +7,7 @@ import numpy as np
 from cython cimport floating
 from libc.stdint cimport uintptr_t
 
+from minigpt.kernels.cpu import each_part
 from activations cimport gelu, relu_squared
 from tile cimport pack_large, pack_summing, panel_columns, panels, product_large
 
@@ -25,22 +26,34 @@ def mlp_forward(x, w1, b1, w2, b2, *, activation="gelu"):
     rows = x.reshape(-1, C)                                                 # (N, C)
     h, y = np.empty((len(rows), F), x.dtype), np.empty((len(rows), O), x.dtype)
     by_gelu = activation == "gelu"
-    if x.dtype == np.float32:
-        forward[float](rows, w1, b1, w2, b2, by_gelu, h, y)
-    else:
-        forward[double](rows, w1, b1, w2, b2, by_gelu, h, y)
+
+    def part(begin, end):
+        if x.dtype == np.float32:
+            forward[float](rows[begin:end], w1, b1, w2, b2, by_gelu, h[begin:end], y[begin:end])
+        else:
+            forward[double](rows[begin:end], w1, b1, w2, b2, by_gelu, h[begin:end], y[begin:end])
+
+    each_part(part, len(rows), ROWS)
     return y.reshape(x.shape[:x.ndim - 1] + (O,)), (x, w1, b1 is not None, w2, b2 is not None, h, by_gelu)
 
 
 def mlp_backward(dy, saved):
     x, w1, has_b1, w2, has_b2, h, by_gelu = saved
     rows, dy = x.reshape(-1, w1.shape[0]), dy.reshape(-1, w2.shape[1])
-    dx, dw1, dw2 = np.empty_like(rows), np.zeros_like(w1), np.zeros_like(w2)
-    db1, db2 = np.zeros(w1.shape[1], x.dtype), np.zeros(w2.shape[1], x.dtype)
-    if x.dtype == np.float32:
-        backward[float](dy, rows, w1, w2, h, by_gelu, dx, dw1, db1, dw2, db2)
-    else:
-        backward[double](dy, rows, w1, w2, h, by_gelu, dx, dw1, db1, dw2, db2)
+    dx = np.empty_like(rows)
+
+    def part(begin, end):
+        sums = (np.zeros_like(w1), np.zeros(w1.shape[1], x.dtype), np.zeros_like(w2), np.zeros(w2.shape[1], x.dtype))
+        if x.dtype == np.float32:
+            backward[float](dy[begin:end], rows[begin:end], w1, w2, h[begin:end], by_gelu, dx[begin:end], *sums)
+        else:
+            backward[double](dy[begin:end], rows[begin:end], w1, w2, h[begin:end], by_gelu, dx[begin:end], *sums)
+        return sums
+
+    (dw1, db1, dw2, db2), *others = each_part(part, len(rows), ROWS)
+    for part_of_sums in others:
+        for total, array in zip((dw1, db1, dw2, db2), part_of_sums):
+            total += array
     return dx.reshape(x.shape), dw1, db1 if has_b1 else None, dw2, db2 if has_b2 else None
 
 

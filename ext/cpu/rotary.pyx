@@ -7,8 +7,9 @@ from cython cimport floating
 
 @lru_cache(maxsize=16)
 def angles(T, D, begin, base, dtype):
-    """cos and sin of (1), arrays (T, D/2)."""
-    angle = np.arange(begin, begin + T)[:, None] * base ** (-np.arange(0, D, 2) / D)        # (1)
+    """cos and sin of (1), arrays (1, T, D/2), or (B, T, D/2) where `begin` is a tuple."""
+    t = np.add.outer(np.atleast_1d(begin), np.arange(T))
+    angle = t[:, :, None] * base ** (-np.arange(0, D, 2) / D)                               # (1)
     return np.cos(angle).astype(dtype), np.sin(angle).astype(dtype)
 
 
@@ -32,18 +33,19 @@ def turned(x, cos, sin, int sign):
     return y
 
 
-cdef void turn(const floating[:, :, :, ::1] x, const floating[:, ::1] cos, const floating[:, ::1] sin, int sign,
-               floating[:, :, :, ::1] y):
-    cdef Py_ssize_t b, t, h, i, half = cos.shape[1]
+cdef void turn(const floating[:, :, :, ::1] x, const floating[:, :, ::1] cos,
+               const floating[:, :, ::1] sin, int sign, floating[:, :, :, ::1] y):
+    cdef Py_ssize_t b, t, h, i, own, half = cos.shape[2]
     cdef floating s = sign
     cdef const floating *p
     cdef floating *q
     with nogil:
         for b in range(x.shape[0]):
+            own = b if cos.shape[0] > 1 else 0
             for t in range(x.shape[1]):
                 for h in range(x.shape[2]):
                     p = &x[b, t, h, 0]
                     q = &y[b, t, h, 0]
                     for i in range(half):
-                        q[i] = p[i] * cos[t, i] + s * p[half + i] * sin[t, i]               # (2) (4)
-                        q[half + i] = p[half + i] * cos[t, i] - s * p[i] * sin[t, i]        # (3) (5)
+                        q[i] = p[i] * cos[own, t, i] + s * p[half + i] * sin[own, t, i]               # (2) (4)
+                        q[half + i] = p[half + i] * cos[own, t, i] - s * p[i] * sin[own, t, i]        # (3) (5)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn import MLP, Dropout, Embedding, KeyValueCache, LayerNorm, Module, MultiHeadAttention, flatten
-from ..ops import cross_entropy, fold_in, linear
+from ..nn import (MLP, Dropout, Embedding, KeyValueCache, LayerNorm, Module, MultiHeadAttention, TiedHead, flatten,
+                  positions)
+from ..ops import cross_entropy, fold_in
 from ..settings import UserError
 from ..tensor import recompute
 
@@ -54,6 +55,15 @@ def check_shape(config):
         raise UserError(f"dropout is {config.dropout}, but has to be at least 0 and below 1")
 
 
+def check_length(ids, cache, context):
+    """T, the number of ids of each text; ValueError where they and what the cache has are more than the model can read."""
+    T = ids.shape[1]
+    end = T + (cache.longest if cache is not None else 0)
+    if end > context:
+        raise ValueError(f"{end} positions are more than the model's context of {context}")
+    return T
+
+
 class Block(Module):
     """Attention, then an MLP, each reading a normalised copy of the stream and adding to it."""
 
@@ -87,35 +97,35 @@ class GPT(Module):
         self.dropout = Dropout(config.dropout, site=config.layers)      # sites 0 ... layers - 1 are the blocks
         self.blocks = [Block(rng, config) for _ in range(config.layers)]
         self.norm = LayerNorm(config.width, config.bias)
+        self.head = TiedHead(self.tokens)
         flatten(self, dtype)
 
-    def forward(self, ids, caches=None, seeds=None):
-        """caches: one KeyValueCache a block, as new_caches() makes them; then ids are the T positions that follow."""
-        x = self.stream(ids, caches, seeds)                                             # (B, T, C)
-        return linear(x, self.tokens.w, transposed=True)                                # (B, T, V)
+    def forward(self, ids, cache=None, seeds=None):
+        """cache: B texts of a KeyValueCache, cache.texts(); then ids are the T positions that follow in each."""
+        return self.head(self.stream(ids, cache, seeds))                               # (B, T, V)
 
-    def stream(self, ids, caches=None, seeds=None):
+    def stream(self, ids, cache=None, seeds=None):
         """The residual stream after the last norm, (B, T, C)."""
-        B, T = ids.shape
-        begin = caches[0].length if caches else 0
-        if begin + T > self.config.context:
-            raise ValueError(f"{begin + T} positions are more than the model's context of {self.config.context}")
-        x = self.tokens(ids) + self.positions(np.arange(begin, begin + T, like=ids))    # (B, T, C)
+        T = check_length(ids, cache, self.config.context)
+        begin = 0 if cache is None else cache.begin
+        x = self.tokens(ids) + self.positions(positions(begin, T, like=ids))            # (B, T, C)
         x = self.dropout(x, seeds)
         for i, block in enumerate(self.blocks):
             block_seeds = None if seeds is None else fold_in(seeds, n=i)
-            if self.recompute_blocks and caches is None:
+            if self.recompute_blocks and cache is None:
                 x = recompute(block, x, None, block_seeds)
             else:
-                x = block(x, caches[i] if caches else None, block_seeds)                # (B, T, C)
+                x = block(x, None if cache is None else cache.layers[i], block_seeds)   # (B, T, C)
+        if cache is not None:
+            cache.advance(T)
         return self.norm(x)                                                             # (B, T, C)
 
     def loss(self, ids, targets, seeds=None, total=None):
         """Mean surprise in nats at the targets (B, T); or their sum over `total` (see ops/cross_entropy.py)."""
         return cross_entropy(self.forward(ids, seeds=seeds), targets, total=total)
 
-    def new_caches(self, B=1):
-        """Empty caches for generating B sequences."""
+    def new_cache(self, slots=1):
+        """An empty cache for generating as many texts."""
         c = self.config
-        return [KeyValueCache(B, c.context, c.heads, c.width // c.heads, self.flat.data) for _ in self.blocks]
+        return KeyValueCache(c.layers, slots, c.context, c.heads, c.width // c.heads, self.flat.data)
 

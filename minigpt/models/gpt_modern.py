@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, flatten
-from ..ops import attention, cross_entropy, fold_in, mlp, rms_norm, rotary
+from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, few_rows, flatten
+from ..ops import attention, cross_entropy, fold_in, mlp, relu_squared, rms_norm, rotary
 from ..settings import UserError
 from ..tensor import recompute
-from .gpt import check_shape
+from .gpt import check_length, check_shape
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class Attention(Module):
 
     def forward(self, x, cache=None, seeds=None):
         B, T, C = x.shape
-        split, begin = (B, T, self.heads, C // self.heads), cache.length if cache is not None else 0
+        split, begin = (B, T, self.heads, C // self.heads), cache.begin if cache is not None else 0
         q = rotary(rms_norm(self.query(x).reshape(*split)), begin=begin)    # (B, T, H, D)
         k = rotary(rms_norm(self.key(x).reshape(*split)), begin=begin)      # (B, T, H, D)
         v = self.value(x).reshape(*split)                                   # (B, T, H, D)
         if cache is not None:
-            k, v = cache.append(k, v)                                       # (B, S, H, D)
-        if seeds is not None:
-            seeds = fold_in(seeds, n=0)
-        y = attention(q, k, v, None, seeds, causal=True, dropout=self.p)    # (B, T, H, D)
+            y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
+        else:
+            seeds = None if seeds is None else fold_in(seeds, n=0)
+            y = attention(q, k, v, None, seeds, causal=True, dropout=self.p)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 
@@ -74,6 +74,8 @@ class MLP(Module):
         self.output = Linear(rng, 4 * width, width, bias=False, std=0.0)
 
     def forward(self, x):
+        if few_rows(x):
+            return self.output(relu_squared(self.expand(x)))
         return mlp(x, self.expand.w, None, self.output.w, None, activation="relu_squared")
 
 
@@ -109,29 +111,29 @@ class GPTModern(Module):
         self.head.w.group = "embeddings"                    # for the optimizer it is a table of vectors, as tokens is
         flatten(self, dtype)
 
-    def forward(self, ids, caches=None, seeds=None):
-        """caches: one KeyValueCache a block, as new_caches() makes them; then ids are the T positions that follow."""
-        return self.head(self.stream(ids, caches, seeds))                               # (B, T, V)
+    def forward(self, ids, cache=None, seeds=None):
+        """cache: B texts of a KeyValueCache, cache.texts(); then ids are the T positions that follow in each."""
+        return self.head(self.stream(ids, cache, seeds))                               # (B, T, V)
 
-    def stream(self, ids, caches=None, seeds=None):
+    def stream(self, ids, cache=None, seeds=None):
         """The residual stream after the last norm, (B, T, C)."""
-        T, begin = ids.shape[1], caches[0].length if caches else 0
-        if begin + T > self.config.context:
-            raise ValueError(f"{begin + T} positions are more than the model's context of {self.config.context}")
+        T = check_length(ids, cache, self.config.context)
         x = self.dropout(rms_norm(self.tokens(ids)), seeds)                             # (B, T, C)
         for i, block in enumerate(self.blocks):
             block_seeds = None if seeds is None else fold_in(seeds, n=i)
-            if self.recompute_blocks and caches is None:
+            if self.recompute_blocks and cache is None:
                 x = recompute(block, x, None, block_seeds)
             else:
-                x = block(x, caches[i] if caches else None, block_seeds)                # (B, T, C)
+                x = block(x, None if cache is None else cache.layers[i], block_seeds)   # (B, T, C)
+        if cache is not None:
+            cache.advance(T)
         return rms_norm(x)                                                              # (B, T, C)
 
     def loss(self, ids, targets, seeds=None, total=None):
         """Mean surprise in nats at the targets (B, T); or their sum over `total` (see ops/cross_entropy.py)."""
         return cross_entropy(self.forward(ids, seeds=seeds), targets, total=total)
 
-    def new_caches(self, B=1):
-        """Empty caches for generating B sequences."""
+    def new_cache(self, slots=1):
+        """An empty cache for generating as many texts."""
         c = self.config
-        return [KeyValueCache(B, c.context, c.heads, c.width // c.heads, self.flat.data) for _ in self.blocks]
+        return KeyValueCache(c.layers, slots, c.context, c.heads, c.width // c.heads, self.flat.data)

@@ -13,7 +13,7 @@ no table of positions has to be learnt. A turn changes no length, and its transp
     (4)  dx1 = dy1 cos - dy2 sin
     (5)  dx2 = dy1 sin + dy2 cos
 
-x (B, T, H, D), D even; `begin` is the position of the first of the T.
+x (B, T, H, D), D even; `begin` is the position of the first of the T: a number, or a tuple of one for each of the B.
 Saved: nothing but the angles' sines and cosines, (T, D/2). Cost: 3 D operations a position and head.
 """
 from functools import lru_cache
@@ -25,8 +25,9 @@ from ..op import op
 
 @lru_cache(maxsize=8)
 def angles(T, D, begin, base):
-    """cos and sin of (1), float64 arrays (T, 1, D/2)."""
-    angle = np.arange(begin, begin + T)[:, None, None] * base ** (-np.arange(0, D, 2) / D)      # (1)
+    """cos and sin of (1), float64 arrays (T, 1, D/2), or (B, T, 1, D/2) where `begin` is a tuple."""
+    t = np.add.outer(begin, np.arange(T))                                   # (T,) or (B, T)
+    angle = t[..., None, None] * base ** (-np.arange(0, D, 2) / D)          # (1)
     return np.cos(angle), np.sin(angle)
 
 
@@ -52,11 +53,14 @@ def rotary_backward(dy, saved):
 def check(x, *, begin=0, base=10000.0):
     if x.ndim != 4 or x.shape[3] % 2:
         raise ValueError(f"rotary: turns pairs of numbers in an array (B, T, H, D) with an even D, not {x.shape}")
+    if isinstance(begin, tuple) and len(begin) != len(x):
+        raise ValueError(f"rotary: {len(x)} sequences need as many positions to begin at, not {len(begin)}")
 
 
 def examples(rng):
     yield (rng.normal(size=(2, 5, 3, 4)),), {}
     yield (rng.normal(size=(1, 3, 2, 6)),), {"begin": 7, "base": 100.0}
+    yield (rng.normal(size=(2, 3, 1, 8)),), {"begin": (4, 9)}
 
 
 rotary = op(rotary_forward, rotary_backward, examples, check)

@@ -1,7 +1,8 @@
 """Tokenizers: text to integers and back. Each is a module of this package; its name is the "type" on disk.
 
-Every tokenizer has `vocabulary_size`, `encode(text) -> int64 array (N,)`, `decode(ids) -> str`, `to_dict()`
-and `from_dict(content)`. To add one, add a module with a class of its name: char.py holds CharTokenizer.
+Every tokenizer has `vocabulary_size`, `encode(text) -> int64 array (N,)`, `decode(ids) -> str`, `stream()`, which
+decodes tokens as they come, `to_dict()` and `from_dict(content)`. To add one, add a module with a class of its name:
+char.py holds CharTokenizer.
 """
 
 from importlib import import_module

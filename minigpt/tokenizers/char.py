@@ -60,6 +60,13 @@ class CharTokenizer:
                             "characters: these tokens belong to another tokenizer")
         return "".join([self.characters[i] for i in ids.tolist()])
 
+    def stream(self):
+        """Something with `add(ids) -> str` and `end() -> str`, for text that comes token by token.
+
+        What it returns, joined, is what decode gives for all the ids. Here each token is a whole character.
+        """
+        return CharStream(self)
+
     def to_dict(self):
         """What `tokenizers.from_dict` rebuilds this tokenizer from; plain JSON."""
         return {"type": "char", "characters": self.characters}
@@ -77,6 +84,17 @@ class CharTokenizer:
         more = f" and {len(points) - 10} more" if len(points) > 10 else ""
         return (f"the text has characters outside the vocabulary of {self.vocabulary_size}: {shown}{more}; "
                 "remove them, or train on a text that has them")
+
+
+class CharStream:
+    """The text of tokens as they come."""
+
+    def __init__(self, tokenizer):
+        self.add = tokenizer.decode
+
+    def end(self):
+        """What was held back: nothing, since a token is a character."""
+        return ""
 
 
 def _code_points(text):

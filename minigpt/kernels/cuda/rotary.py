@@ -8,8 +8,8 @@ from .launch import THREADS, blocks, cupy, launch
 
 @lru_cache(maxsize=16)
 def angles(cupy, T, D, begin, base, dtype):
-    """cos and sin of (1), arrays (T, D/2) on the device."""
-    angle = np.arange(begin, begin + T)[:, None] * base ** (-np.arange(0, D, 2) / D)        # (1)
+    """cos and sin of (1), arrays (T, D/2) on the device; (B, T, D/2) where `begin` is a tuple."""
+    angle = np.add.outer(begin, np.arange(T))[..., None] * base ** (-np.arange(0, D, 2) / D)        # (1)
     return cupy.asarray(np.cos(angle).astype(dtype)), cupy.asarray(np.sin(angle).astype(dtype))
 
 
@@ -26,5 +26,6 @@ def rotary_backward(dy, saved):
 def turned(x, cos, sin, sign):
     """x turned by the angles (sign 1), or back (sign -1)."""
     (_, T, H, D), y = x.shape, np.empty_like(x)
-    launch("rotary", "turn", blocks(x.size // 2), THREADS, x, cos, sin, sign, y, x.size // 2, T, H, D // 2)
+    each = T if cos.ndim == 3 else 0                        # angles from one sequence to the next: none where all share them
+    launch("rotary", "turn", blocks(x.size // 2), THREADS, x, cos, sin, sign, y, x.size // 2, T, H, D // 2, each)
     return y

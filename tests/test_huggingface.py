@@ -1,0 +1,409 @@
+"""Weights of others: they compute what transformers computed, come and go unchanged, and what does not fit is told.
+
+golden/ holds what transformers wrote and computed; test_transformers.py asks it directly, where it is installed.
+"""
+import json
+import random
+import re
+import shutil
+import sys
+import tracemalloc
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from minigpt import huggingface
+from minigpt.models.bert import Bert, BertConfig
+from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
+from minigpt.settings import UserError
+from minigpt.tokenizers import CharTokenizer
+
+GOLDEN = Path(__file__).parent / "golden"
+each_family = pytest.mark.parametrize("family", ["gpt2", "bert"])
+
+
+def message(function, *arguments):
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1000
+    return str(caught.value)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Copies of the folders that transformers wrote, to be changed: {"gpt2": ..., "bert": ...}."""
+    return {family: Path(shutil.copytree(GOLDEN / family, tmp_path / family)) for family in ("gpt2", "bert")}
+
+
+def results(family, folder):
+    """What the model in a folder computes, for the expected inputs; and what transformers did."""
+    model, expected = huggingface.load_model(folder), load_file(GOLDEN / family / "expected.safetensors")
+    if family == "gpt2":
+        return [model(expected["ids"]).data], [expected["logits"]]
+    states, mask = model(expected["ids"], expected["mask"], expected["token_types"]), expected["mask"]
+    return [states.data[mask], model.pooled(states).data], [expected["states"][mask], expected["pooled"]]
+
+
+def assert_computes_the_expected(family, folder, tolerance=1e-5):
+    for ours, theirs in zip(*results(family, folder), strict=True):
+        assert np.abs(theirs).max() > 0.5
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def change_config(folder, **changes):
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8")) | changes
+    content = {key: value for key, value in content.items() if value != "left out"}
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def change_arrays(folder, change):
+    """Replace the arrays of model.safetensors by change({name: array})."""
+    save_file(change(load_file(folder / "model.safetensors")), folder / "model.safetensors")
+
+
+# ---- what comes in ----
+
+@each_family
+def test_it_computes_what_transformers_computes(family, backend):
+    assert_computes_the_expected(family, GOLDEN / family)
+
+
+@each_family
+def test_names_may_have_the_name_of_the_whole_model_before_them(family, folders):
+    has_it = any(name.startswith("transformer.") for name in load_file(folders[family] / "model.safetensors"))
+    assert has_it == (family == "gpt2")
+    prefix = {"gpt2": "", "bert": "bert."}[family]
+    change_arrays(folders[family], lambda a: {prefix + name.removeprefix("transformer."): x for name, x in a.items()})
+    assert_computes_the_expected(family, folders[family])
+
+
+def test_buffers_that_are_no_parameters_and_the_tied_head_are_left_out(folders):
+    def with_buffers(a):
+        for i in range(2):
+            a |= {f"transformer.h.{i}.attn.bias": np.tri(9, dtype=bool)[None, None],
+                  f"h.{i}.attn.masked_bias": np.array(-1e4, np.float32)}
+        return a | {"lm_head.weight": a["transformer.wte.weight"].copy()}
+
+    change_arrays(folders["gpt2"], with_buffers)
+    assert_computes_the_expected("gpt2", folders["gpt2"])
+
+
+def test_a_bert_may_come_with_old_names_positions_and_heads(folders):
+    def as_in_2018(a):
+        a = {re.sub("LayerNorm.weight", "LayerNorm.gamma", re.sub("LayerNorm.bias", "LayerNorm.beta", f"bert.{name}")): x
+             for name, x in a.items()}
+        return a | {"bert.embeddings.position_ids": np.arange(9)[None], "cls.predictions.bias": np.ones(19, np.float32)}
+
+    change_arrays(folders["bert"], as_in_2018)
+    assert_computes_the_expected("bert", folders["bert"])
+
+
+def test_a_bert_without_pooler_is_one(folders):
+    change_arrays(folders["bert"], lambda a: {name: x for name, x in a.items() if "pooler" not in name})
+    assert huggingface.load_model(folders["bert"]).pooler is None
+
+
+def as_bfloat16(folder):
+    """Rewrite model.safetensors in BF16: the upper half of each number, rounded to the nearest."""
+    header, end, data = {}, 0, b""
+    for name, a in load_file(folder / "model.safetensors").items():
+        piece = ((np.ascontiguousarray(a).view(np.uint32) + 0x8000) >> 16).astype("<u2").tobytes()
+        header[name] = {"dtype": "BF16", "shape": a.shape, "data_offsets": [end, end := end + len(piece)]}
+        data += piece
+    header = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+
+
+@each_family
+@pytest.mark.parametrize("dtype, tolerance", [("float64", 1e-5), ("float16", 0.02), ("bfloat16", 0.2)])
+def test_numbers_of_other_sizes_become_float32(family, dtype, tolerance, folders):
+    exact = huggingface.load_model(folders[family]).flat.data
+    if dtype == "bfloat16":
+        as_bfloat16(folders[family])
+    else:
+        change_arrays(folders[family], lambda a: {name: x.astype(dtype) for name, x in a.items()})
+    flat = huggingface.load_model(folders[family]).flat.data
+    assert flat.dtype == np.float32
+    np.testing.assert_allclose(flat, exact, rtol={"float64": 0, "float16": 5e-4, "bfloat16": 4e-3}[dtype], atol=1e-6)
+    assert_computes_the_expected(family, folders[family], tolerance)
+
+
+def in_pieces(folder, number=3):
+    """Spread model.safetensors over several files with an index, as transformers does with large models."""
+    arrays, places = load_file(folder / "model.safetensors"), {}
+    for i in range(number):
+        file = f"model-{i + 1:05}-of-{number:05}.safetensors"
+        piece = dict(list(arrays.items())[i::number])
+        save_file(piece, folder / file)
+        places |= dict.fromkeys(piece, file)
+    (folder / "model.safetensors").unlink()
+    write_index(folder, places)
+    return places
+
+
+def write_index(folder, places):
+    content = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@each_family
+def test_weights_may_be_spread_over_several_files(family, folders):
+    in_pieces(folders[family])
+    assert_computes_the_expected(family, folders[family])
+
+
+@each_family
+def test_keys_of_the_config_that_have_a_default_may_be_missing(family, folders):
+    missing = {"gpt2": ["activation_function", "layer_norm_epsilon", "n_inner", "resid_pdrop", "scale_attn_weights"],
+               "bert": ["hidden_act", "layer_norm_eps", "type_vocab_size", "hidden_dropout_prob", "is_decoder"]}[family]
+    missing += ["tie_word_embeddings", "add_cross_attention"]
+    change_config(folders[family], **dict.fromkeys(missing, "left out"))
+    assert_computes_the_expected(family, folders[family])
+    assert huggingface.load_model(folders[family]).config.dropout == 0.1
+
+
+def test_the_four_sizes_of_gpt_2_can_be_expressed():
+    """Their config.json on the hub, in short, and the parameters that Radford et al. should have counted."""
+    for layers, heads, width, parameters in ((12, 12, 768, 124_439_808), (24, 16, 1024, 354_823_168),
+                                             (36, 20, 1280, 774_030_080), (48, 25, 1600, 1_557_611_200)):
+        theirs = {"activation_function": "gelu_new", "layer_norm_epsilon": 1e-5, "n_ctx": 1024, "n_embd": width,
+                  "n_head": heads, "n_layer": layers, "n_positions": 1024, "vocab_size": 50257, "resid_pdrop": 0.1}
+        config = huggingface.gpt2_config(theirs, "config.json", {})
+        assert config == GPTConfig(50257, 1024, layers, heads, width, dropout=0.1)
+        assert config.parameter_count() == parameters
+        assert huggingface.gpt2_config(huggingface.gpt2_keys(config), "config.json", {}) == config
+
+
+# ---- what goes out ----
+
+def of_random_numbers(model):
+    model.flat.data[...] = np.random.default_rng(0).normal(size=len(model.flat))
+    return model
+
+
+MODELS = {"gpt": GPT(GPTConfig(11, 7, 2, 3, 12, dropout=0.2)), "bert": Bert(BertConfig(11, 7, 2, 3, 12, 20, 3)),
+          "bert without pooler": Bert(BertConfig(11, 7, 1, 2, 8, 9, pooler=False))}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_what_is_written_comes_back_bit_for_bit(name, tmp_path):
+    model = of_random_numbers(MODELS[name])
+    huggingface.save(tmp_path / "out", model)
+    again = huggingface.load_model(tmp_path / "out")
+    assert again.config == model.config and again.flat.data.tobytes() == model.flat.data.tobytes()
+
+
+@each_family
+def test_what_was_read_is_written_as_it_was(family, tmp_path):
+    huggingface.save(tmp_path / "out", huggingface.load_model(GOLDEN / family))
+    before, after = (load_file(folder / "model.safetensors") for folder in (GOLDEN / family, tmp_path / "out"))
+    assert {name: (x.shape, x.dtype, x.tobytes()) for name, x in before.items()} == \
+        {name: (x.shape, x.dtype, x.tobytes()) for name, x in after.items()}
+    written, theirs = (json.loads((folder / "config.json").read_text(encoding="utf-8"))
+                       for folder in (tmp_path / "out", GOLDEN / family))
+    assert {key: theirs[key] for key in written.keys() & theirs.keys() if "token_id" not in key} == \
+        {key: written[key] for key in written.keys() & theirs.keys() if "token_id" not in key}
+
+
+def test_biases_that_a_model_does_without_are_written_as_zeros(tmp_path):
+    model = of_random_numbers(GPT(GPTConfig(11, 7, 2, 3, 12, bias=False)))
+    huggingface.save(tmp_path / "out", model)
+    ids = np.random.default_rng(1).integers(11, size=(2, 7))
+    np.testing.assert_array_equal(huggingface.load_model(tmp_path / "out")(ids).data, model(ids).data)
+
+
+def test_the_tokenizers_files_go_with_the_model(tmp_path):
+    (tmp_path / "from").mkdir()
+    for name in "tokenizer.json", "vocab.json", "merges.txt", "README.md":
+        (tmp_path / "from" / name).write_text(f"content of {name}", encoding="utf-8")
+    huggingface.save(tmp_path / "out", MODELS["gpt"], tokenizer_from=tmp_path / "from")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.json", "merges.txt", "model.safetensors", "tokenizer.json", "vocab.json"]
+    assert (tmp_path / "out/merges.txt").read_text(encoding="utf-8") == "content of merges.txt"
+
+
+def test_nothing_is_written_over(tmp_path):
+    (tmp_path / "empty").mkdir()
+    huggingface.save(tmp_path / "empty", MODELS["gpt"])
+    assert "is there already" in message(huggingface.save, tmp_path / "empty", MODELS["gpt"])
+    assert "is there already" in message(huggingface.save, tmp_path / "empty/config.json", MODELS["gpt"])
+    assert "nothing can be written to" in message(huggingface.save, tmp_path / "empty/config.json/x", MODELS["gpt"])
+
+
+def test_a_model_that_transformers_does_not_have_is_one_sentence(tmp_path):
+    model = GPTModern(GPTModernConfig(11, 7, 1, 2, 8))
+    assert "what a gpt_modern does: only gpt and bert" in message(huggingface.save, tmp_path / "out", model)
+    assert not (tmp_path / "out").exists()
+
+
+# ---- with the tokenizer ----
+
+@pytest.mark.parametrize("family, name, module", [("gpt2", "gpt", "bpe"), ("bert", "bert", "wordpiece")])
+def test_a_folder_is_loaded_with_its_tokenizer(family, name, module, monkeypatch):
+    tokenizer, asked = CharTokenizer("abcdefghijklmnopqrs"), []
+    stand_in = SimpleNamespace(load_hf=lambda folder: asked.append(folder) or tokenizer)
+    monkeypatch.setitem(sys.modules, f"minigpt.tokenizers.{module}", stand_in)
+    saved = huggingface.load(GOLDEN / family, name)
+    assert (saved.model.name, saved.tokenizer, asked) == (name, tokenizer, [GOLDEN / family])
+    other = {"gpt": "bert", "bert": "gpt"}[name]
+    assert f"holds a {name}, and a {other} was expected" in message(huggingface.load, GOLDEN / family, other)
+    tokenizer = CharTokenizer("abcdefghijklmnopqrstu")
+    assert "has 21 tokens, and its model only 19" in message(huggingface.load, GOLDEN / family, name)
+
+
+# ---- what does not fit ----
+
+def in_config(**changes):
+    return lambda folder: change_config(folder, **changes)
+
+
+def in_arrays(change):
+    return lambda folder: change_arrays(folder, lambda a: a | change(a))
+
+
+def without(name):
+    return lambda folder: change_arrays(folder, lambda a: {key: x for key, x in a.items() if key != name})
+
+
+def text_in(file, content):
+    return lambda folder: (folder / file).write_bytes(content)
+
+
+def in_index(change):
+    return lambda folder: write_index(folder, change(in_pieces(folder)))
+
+
+def spoilt(x, value):
+    x[-1] = value
+    return x
+
+
+WTE, FC = "transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"
+BAD = {
+    "no folder": (shutil.rmtree, "holds no config.json"),
+    "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
+    "empty config": (text_in("config.json", b""), "config.json is not a whole JSON file"),
+    "config of bytes": (text_in("config.json", b"\xff\xfe\0"), "config.json is not a whole JSON file"),
+    "config of a list": (text_in("config.json", b"[]"), "should have a model_type among gpt2, bert"),
+    "no model_type": (in_config(model_type="left out"), "and it has None"),
+    "another model_type": (in_config(model_type="llama"), "should have a model_type among gpt2, bert"),
+    "model_type of a list": (in_config(model_type=["gpt2"]), "should have a model_type among gpt2, bert"),
+    "model_type of another kind": (in_config(model_type="bert"), "lacks 'vocab_size'|lacks 'max_position_embeddings'"),
+    "our own checkpoint": (in_config(model_type="left out", format="minigpt-1"), "is a checkpoint of minigpt's own"),
+    "relu": (in_config(activation_function="relu"), " 'relu', which can't be computed here"),
+    "exact gelu": (in_config(activation_function="gelu"), "activation_function"),
+    "another eps": (in_config(layer_norm_epsilon=1e-6), "layer_norm_epsilon = 1e-06.*only 1e-05 can"),
+    "a narrow MLP": (in_config(n_inner=13), "n_inner = 13.*only None or 48 can"),
+    "an untied head": (in_config(tie_word_embeddings=False), "tie_word_embeddings = False"),
+    "unscaled attention": (in_config(scale_attn_weights=False), "scale_attn_weights"),
+    "attention scaled by layer": (in_config(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx"),
+    "cross-attention": (in_config(add_cross_attention=True), "add_cross_attention"),
+    "a long unsupported value": (in_config(n_inner=[7] * 10_000), "n_inner"),
+    "a long word as width": (in_config(n_embd="w" * 10_000), "'n_embd' in"),
+    "a deep list as width": (in_config(n_embd=json.loads("[" * 500 + "]" * 500)), "'n_embd' in"),
+    "a deep list as activation": (in_config(activation_function=json.loads("[" * 500 + "]" * 500)), "activation_function"),
+    "a deep list as model_type": (in_config(model_type=json.loads("[" * 500 + "]" * 500)), "should have a model_type"),
+    "a word as width": (in_config(n_embd="12"), "'n_embd' in .*config.json must be a whole number"),
+    "no width": (in_config(n_embd="left out"), "lacks 'n_embd'"),
+    "a size of nothing": (in_config(n_layer=0), "layers is 0"),
+    "heads that do not divide": (in_config(n_head=5), "can't be divided among 5 heads"),
+    "a word as dropout": (in_config(resid_pdrop="x"), "'resid_pdrop' in"),
+    "more layers": (in_config(n_layer=3), "they lack h.2.attn.c_attn.bias"),
+    "fewer layers": (in_config(n_layer=1), "they have the unknown 'h.1.attn.c_attn.bias'"),
+    "another width": (in_config(n_embd=24), "do not belong together"),
+    "another vocabulary": (in_config(vocab_size=20), "do not belong together"),
+    "an immense vocabulary": (in_config(vocab_size=2 ** 31 - 1), "do not belong together"),
+    "immense layers": (in_config(n_layer=10_000), "they lack"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no model.safetensors: get that file"),
+    "only a pickle": (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), "_model.bin is a pickle"),
+    "empty weights": (text_in("model.safetensors", b""), "model.safetensors is not a whole safetensors file"),
+    "an array left out": (without(FC), "they lack h.0.mlp.c_fc.weight$"),
+    "an array too many": (in_arrays(lambda a: {"transformer.h.0.extra": a[WTE].copy()}), "unknown 'h.0.extra'"),
+    "another of that name": (in_arrays(lambda a: {"wte.weight": a[WTE].copy()}), "has 'wte.weight' twice"),
+    "a turned array": (in_arrays(lambda a: {FC: np.ascontiguousarray(a[FC].T)}),
+                       r"h.0.mlp.c_fc.weight should be of shape \(12, 48\), and is of shape \(48, 12\)"),
+    "a flat array": (in_arrays(lambda a: {FC: a[FC].reshape(-1)}), r"is of shape \(576,\)"),
+    "integers": (in_arrays(lambda a: {FC: a[FC].astype(np.int32)}), "holds numbers of I32, where F32 was expected"),
+    "nan": (in_arrays(lambda a: {FC: spoilt(a[FC], np.nan)}), "h.0.mlp.c_fc.weight holds numbers that are not finite"),
+    "inf": (in_arrays(lambda a: {FC: spoilt(a[FC], -np.inf)}), "not finite"),
+    "too large for float32": (in_arrays(lambda a: {FC: spoilt(a[FC].astype(np.float64), 1e300)}), "not finite"),
+    "another head": (in_arrays(lambda a: {"lm_head.weight": a[WTE] + 1}), "lm_head.weight differs from the token"),
+    "a head of another size": (in_arrays(lambda a: {"lm_head.weight": a[WTE][:-1].copy()}), "a head of its own"),
+    "index of no JSON": (lambda f: (in_pieces(f), text_in(huggingface.INDEX, b"{")(f)), "not a whole JSON file"),
+    "index of a list": (lambda f: (in_pieces(f), text_in(huggingface.INDEX, b"[]")(f)), "no weight_map"),
+    "empty index": (in_index(lambda places: {}), "has no weight_map"),
+    "index of numbers": (in_index(lambda places: dict.fromkeys(places, 3)), "has no weight_map"),
+    "index to elsewhere": (in_index(lambda p: p | {WTE: f"../gpt2/{p[WTE]}"}), "no safetensors file beside it"),
+    "index to the root": (in_index(lambda p: p | {WTE: "/etc/passwd"}), "no safetensors file beside it"),
+    "index to a pickle": (in_index(lambda p: p | {WTE: "pytorch_model.bin"}), "no safetensors file beside it"),
+    "a file of several is missing": (lambda f: (f / in_pieces(f)[WTE]).unlink(), "of-00003.safetensors is not a whole"),
+    "index to the wrong file": (in_index(lambda p: p | {WTE: next(f for f in p.values() if f != p[WTE])}), "only one of"),
+    "index without an array": (in_index(lambda p: {name: p[name] for name in p if name != WTE}), "only one of them has"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_folder_that_does_not_fit_is_one_sentence(folders, case):
+    change, part = BAD[case]
+    change(folders["gpt2"])
+    tracemalloc.start()
+    try:
+        assert re.search(part, message(huggingface.load_model, folders["gpt2"]))
+        assert tracemalloc.get_traced_memory()[1] < (1e8 if case == "immense layers" else 2e6)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("changes, part", [
+    ({"hidden_act": "gelu_new"}, "hidden_act"), ({"layer_norm_eps": 1e-5}, "layer_norm_eps"),
+    ({"position_embedding_type": "relative_key"}, "position_embedding_type"), ({"is_decoder": True}, "is_decoder"),
+    ({"intermediate_size": 21}, "do not belong together"), ({"intermediate_size": "left out"}, "'intermediate_size'"),
+    ({"type_vocab_size": 0}, "token_types is 0"), ({"model_type": "gpt2"}, "lacks 'n_embd'")], ids=str)
+def test_a_bert_of_another_kind_is_one_sentence(folders, changes, part):
+    change_config(folders["bert"], **changes)
+    assert part in message(huggingface.load_model, folders["bert"])
+
+
+def mutated(content, chance):
+    """Bytes with a few of them changed, taken out, doubled or put in."""
+    for _ in range(chance.choice([1, 1, 3])):
+        i = chance.randrange(len(content))
+        piece = content[i:i + chance.randint(1, 8)]
+        new = chance.choice([bytes([piece[0] ^ 1 << chance.randrange(8)]) + piece[1:], b"", piece * 2, b"9" + piece,
+                             chance.randbytes(len(piece)), b"-" + piece, b"null", b"1e999", b"[", b'"'])
+        content = content[:i] + new + content[i + len(piece):]
+    return content
+
+
+def outcome(folder):
+    """True: loaded; False: refused in one sentence. Anything else is raised."""
+    try:
+        huggingface.load_model(folder)
+        return True
+    except UserError as error:
+        assert len(str(error).splitlines()) == 1
+        return False
+
+
+@pytest.mark.filterwarnings("error")
+@each_family
+@pytest.mark.parametrize("number", [300, pytest.param(3000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "model.safetensors.index.json"])
+def test_a_damaged_folder_loads_or_is_one_sentence(folders, family, file, number):
+    folder, chance, seen = folders[family], random.Random(f"{family} {file} {number}"), []
+    if "index" in file:
+        in_pieces(folder)
+    content = (folder / file).read_bytes()
+    for _ in range(number):
+        (folder / file).write_bytes(mutated(content, chance))
+        tracemalloc.start()
+        try:
+            seen.append(outcome(folder))
+            assert tracemalloc.get_traced_memory()[1] < 2e7
+        finally:
+            tracemalloc.stop()
+    assert set(seen) == {True, False}                       # neither all harmless nor all fatal
