@@ -23,6 +23,10 @@ How long until a model has learnt as much? See benchmark_sides/race.py.
     python examples/benchmark.py generate --preset gpt2 --against torch,llama.cpp
 
 How fast does a model write? See benchmark_sides/generate.py.
+
+    python examples/benchmark.py tokenizer --against tiktoken,tokenizers
+
+How fast are texts encoded and vocabularies learnt? See benchmark_sides/tokenizer.py.
 """
 import json
 import operator
@@ -32,7 +36,7 @@ import sys
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from benchmark_sides import generate, race
+from benchmark_sides import generate, race, tokenizer
 from benchmark_sides.process import Side
 from minigpt import device
 from minigpt.models.gpt import GPTConfig
@@ -175,11 +179,11 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["train"]:
         del sys.argv[1]
         program(main, Settings)
-    elif sys.argv[1:2] in (["generate"], ["race"]):
-        side = {"generate": generate, "race": race}[sys.argv.pop(1)]
+    elif sys.argv[1:2] in (["generate"], ["race"], ["tokenizer"]):
+        side = {"generate": generate, "race": race, "tokenizer": tokenizer}[sys.argv.pop(1)]
         program(side.main, side.Settings)
     elif sys.argv[1:2] in ([], ["--help"]):
         print(__doc__)
     else:
-        print(f"error: there is no benchmark {sys.argv[1]!r}: say train, generate or race", file=sys.stderr)
+        print(f"error: there is no benchmark {sys.argv[1]!r}: say train, generate, race or tokenizer", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Train a GPT on Shakespeare, character by character, and let it speak.
+"""Train a GPT on Shakespeare, character by character (or in pieces of words), and let it speak.
 
     python examples/train_shakespeare.py                         about four minutes on two cores
     python examples/train_shakespeare.py --preset best           half an hour, and the lowest loss that this takes here
@@ -6,13 +6,15 @@
     python examples/train_shakespeare.py --preset gpt2           plain GPT-2 with AdamW instead: also about four
     python examples/train_shakespeare.py --preset quick          half a minute, to see all of it work
     python examples/train_shakespeare.py --data my.txt           any text of yours
+    python examples/train_shakespeare.py --tokenizer bpe         frequent pieces of words are tokens, as in GPT-2
     python examples/train_shakespeare.py --resume runs/mine      go on with a run that was stopped
     python examples/train_shakespeare.py --device cuda           on an NVIDIA GPU (pip install '.[cuda]')
     mpiexec -n 2 python examples/train_shakespeare.py            two processes, on one machine or two
 
 The first 90% of the text is learnt from, the last 10% measures: the loss shown as "validation" is the mean surprise
-at its characters, in nats, in windows of the model's context that do not overlap. The line to beat is drawn first:
-what counting alone reaches (minigpt/models/ngram.py). Ctrl-C stops, saves and samples all the same.
+at its tokens, in nats, in windows of the model's context that do not overlap. The line to beat is drawn first: what
+counting characters alone reaches (minigpt/models/ngram.py). Where a token is more than a character, the losses on the way
+are nats a token; the last lines give nats a character, so that all compare. Ctrl-C stops, saves and samples all the same.
 """
 import sys
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from minigpt.ranks import program
 from minigpt.report import plot_losses, prepare_folder, write_results, write_text
 from minigpt.sampling import Rules
 from minigpt.settings import UserError, as_dict, from_dict, parse
-from minigpt.tokenizers import CharTokenizer
+from minigpt.tokenizers import BpeTokenizer, CharTokenizer
 from minigpt.train import Position, TrainSettings, train
 
 
@@ -45,6 +47,8 @@ class Settings(TrainSettings):
     out: str | None = None          # folder for everything that the run leaves (none: the next free runs/shakespeare-N)
     resume: str | None = None       # folder of a run to go on with, with its own settings; other flags still win
     stop_after: int | None = None   # stop after this step, as Ctrl-C would
+    tokenizer: Literal["char", "bpe"] = "char"      # what a token is: a character, or a frequent piece of a word
+    vocabulary_size: int = 1024     # tokens that there are with --tokenizer bpe, at least 256
     model: Literal["gpt_modern", "gpt"] = "gpt_modern"      # the modern GPT; or GPT-2, for which see --preset gpt2
     steps: int = 1800               # updates of the parameters
     optimizer: Literal["adamw", "muon"] = "muon"    # what makes the updates
@@ -58,10 +62,10 @@ class Settings(TrainSettings):
     layers: int = 4                 # blocks of the GPT
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the residual stream
-    context: int = 128              # characters that the model can look back on
+    context: int = 128              # tokens that the model can look back on
     dropout: float = 0.0            # share of numbers dropped while training
     bias: bool = True               # learned shifts in linear layers and norms; GPT-2 alone has any
-    sample_length: int = 600        # characters in the sample at the end
+    sample_length: int = 600        # tokens in the sample at the end
     counting_order: int = 7         # characters in the n-grams of the counting model to compare with (0: none)
 
     presets: ClassVar[dict[str, dict]] = {
@@ -89,18 +93,20 @@ def main(settings, ranks):
     model, tokenizer = (saved.model, saved.tokenizer) if saved else new_model(settings, corpus)
     check_same_corpus(saved, corpus)
     device.move(model, settings.device)
-    training, validation = split(tokenizer.encode(corpus.text), settings.context)
+    training, validation = split(corpus.text, settings.context, tokenizer.encode)
     out = ranks.first(prepare_out, settings, saved)
+    print(f"tokens    {settings.tokenizer}, {tokenizer.vocabulary_size:,} different ones; "
+          f"{len(training):,} to learn from, {len(validation):,} to measure by")
     print(f"model     {model.name}, {settings.layers} layers, {settings.heads} heads, width {settings.width}, context "
           f"{settings.context}: {len(model.flat):,} parameters")
     several = f"{ranks.size} ranks of " if ranks.size > 1 else ""
     on = f"{settings.workers or cores(ranks)} worker threads" if settings.device == "cpu" else settings.precision
     print(f"kernels   {device.status(settings.device)}; {several}{on}")
-    counting = ranks.first(counting_loss, settings, tokenizer, training, validation)
+    counting = ranks.first(counting_loss, settings, corpus)
     if counting is not None:
         print(f"counting  {settings.counting_order}-grams reach {counting:.4f} nats a character")
-    print(f"training  {settings.steps} steps of {settings.batch_size} x {settings.context} characters; results in {out}",
-          flush=True)
+    print(f"training  {settings.steps} steps of {settings.batch_size} x {settings.context} {unit(settings)}s; results in "
+          f"{out}", flush=True)
 
     position = from_dict(Position, saved.training["position"], f"{saved.folder}, 'position',") if saved else None
     keep = {"settings": as_dict(settings), "corpus_sha256": corpus.sha256}
@@ -110,16 +116,37 @@ def main(settings, ranks):
         report(model, tokenizer, corpus, settings, out, position, interrupted, counting)
 
 
-def counting_loss(settings, tokenizer, training, validation):
-    """What counting reaches on the same characters; None with --counting-order 0."""
+def unit(settings):
+    """What a token is, in words."""
+    return "character" if settings.tokenizer == "char" else "token"
+
+
+def tokens_per_character(settings, tokenizer, corpus):
+    """By this, nats a token become nats a character; as in the loss, the first token of the text is not counted."""
+    _, text = split(corpus.text, settings.context)
+    ids = tokenizer.encode(text)
+    return (len(ids) - 1) / (len(text) - len(tokenizer.decode(ids[:1])))
+
+
+def counting_loss(settings, corpus):
+    """What counting characters reaches, in nats a character; None with --counting-order 0."""
     if not settings.counting_order:
         return None
-    return NGram(tokenizer.vocabulary_size, settings.counting_order).fit(training).loss(validation)
+    characters = CharTokenizer.train(corpus.text)
+    training, validation = split(corpus.text, settings.context, characters.encode)
+    return NGram(characters.vocabulary_size, settings.counting_order).fit(training).loss(validation)
+
+
+def new_tokenizer(settings, corpus):
+    """The tokenizer of the text's characters; or one that learns what is frequent, from what is to be learnt from."""
+    if settings.tokenizer == "char":
+        return CharTokenizer.train(corpus.text)
+    return BpeTokenizer.train(split(corpus.text, settings.context)[0], settings.vocabulary_size)
 
 
 def new_model(settings, corpus):
-    """A fresh GPT, and the tokenizer of the text's characters."""
-    tokenizer = CharTokenizer.train(corpus.text)
+    """A fresh GPT, and the tokenizer of its text."""
+    tokenizer = new_tokenizer(settings, corpus)
     shape = tokenizer.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width
     if settings.model == "gpt":
         return GPT(GPTConfig(*shape, settings.bias, settings.dropout), seed=settings.seed), tokenizer
@@ -135,11 +162,13 @@ def saved_run(settings):
     if "settings" not in saved.training or "position" not in saved.training:
         raise UserError(f"{saved.folder} was not written by this program, so training can't go on from it")
     settings = parse(Settings, defaults=saved.training["settings"] | {"out": folder, "resume": None, "stop_after": None})
-    shape = as_dict(saved.model.config) | {"model": saved.model.name}
-    for name in ("model", "layers", "heads", "width", "context", "dropout", "bias"):
+    before = {"tokenizer": "char"} | saved.training["settings"]
+    shape = as_dict(saved.model.config) | {"model": saved.model.name, "tokenizer": before["tokenizer"]}
+    shape["vocabulary_size"] = before.get("vocabulary_size", settings.vocabulary_size)     # what was asked for
+    for name in ("model", "layers", "heads", "width", "context", "dropout", "bias", "tokenizer", "vocabulary_size"):
         if getattr(settings, name) != shape.get(name, getattr(settings, name)):
             raise UserError(f"the model in {folder} has {name} {shape[name]}, which can't be changed to "
-                            f"{getattr(settings, name)} now: leave --{name} out, or start a new run")
+                            f"{getattr(settings, name)} now: leave --{name.replace('_', '-')} out, or start a new run")
     if Path(settings.out) != Path(folder):
         raise UserError(f"--resume goes on in the folder it is given, {folder}: leave --out out")
     return settings, saved
@@ -165,23 +194,27 @@ def next_free(folder):
 
 def report(model, tokenizer, corpus, settings, out, position, interrupted, counting):
     """Print and write what there is to see: a sample, the losses, the plot."""
-    prompt = "\n" if "\n" in tokenizer.characters else tokenizer.characters[0]
+    prompt = "\n" if "\n" in corpus.text else corpus.text[0]
     sample = "".join(generate_text(model, tokenizer, prompt, settings.sample_length, settings.seed, rules=Rules(0.8)))
     write_text(out / "sample.txt", sample)
     print(f"\n{sample}\n" + "-" * 72)
-    results = {"val_loss": position.val_loss, "best_val_loss": position.best_val_loss, "seconds": position.seconds,
+    factor = tokens_per_character(settings, tokenizer, corpus)
+    loss, best = position.val_loss * factor, position.best_val_loss * factor
+    results = {"val_loss": position.val_loss, "best_val_loss": position.best_val_loss,
+               "val_loss_per_character": loss, "tokenizer": settings.tokenizer,
+               "vocabulary_size": tokenizer.vocabulary_size, "seconds": position.seconds,
                "tokens": position.tokens, "steps": position.step, "parameters": len(model.flat), "corpus": corpus.name,
                "corpus_sha256": corpus.sha256, "kernels": device.status(settings.device), "counting_loss": counting,
                "counting_order": settings.counting_order}
     write_results(out, results)
-    lines = {} if counting is None else {f"counting,\n{settings.counting_order}-grams": counting}
-    hint = plot_losses(out, f"{model.name}, {len(model.flat):,} parameters, {corpus.name}", lines)
+    lines = {} if counting is None else {f"counting,\n{settings.counting_order}-grams": counting / factor}
+    hint = plot_losses(out, f"{model.name}, {len(model.flat):,} parameters, {corpus.name}", lines, unit(settings))
     if interrupted:
         print(f"stopped at step {position.step}; to go on: python examples/train_shakespeare.py --resume {out}")
-    print(f"validation loss {position.val_loss:.4f} nats a character (best {position.best_val_loss:.4f}) after "
-          f"{position.tokens:,} characters in {position.seconds:.0f} s")
+    print(f"validation loss {loss:.4f} nats a character (best {best:.4f}) after {position.tokens:,} {unit(settings)}s in "
+          f"{position.seconds:.0f} s")
     if counting is not None:
-        verdict = "better than" if position.val_loss < counting else "still worse than"
+        verdict = "better than" if loss < counting else "still worse than"
         print(f"that is {verdict} counting: {settings.counting_order}-grams reach {counting:.4f}")
     if hint:
         print(hint)

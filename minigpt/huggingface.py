@@ -30,6 +30,7 @@ from .checkpoint import Checkpoint, check_count, write_folder
 from .models.bert import EPS, Bert, BertConfig
 from .models.gpt import GPT, GPTConfig
 from .settings import UserError, brief, check_value
+from .tokenizers import BpeTokenizer, WordpieceTokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -162,11 +163,7 @@ def load(folder, name):
     model = load_model(folder)
     if model.name != name:
         raise UserError(f"{folder} holds a {model.name}, and a {name} was expected: give another folder")
-    if name == "gpt":
-        from .tokenizers.bpe import load_hf
-    else:
-        from .tokenizers.wordpiece import load_hf
-    tokenizer = load_hf(folder)
+    tokenizer = {"gpt": BpeTokenizer, "bert": WordpieceTokenizer}[name].load(folder)
     if tokenizer.vocabulary_size > model.config.vocabulary_size:
         raise UserError(f"the tokenizer in {folder} has {tokenizer.vocabulary_size} tokens, and its model only "
                         f"{model.config.vocabulary_size}: these two do not belong together")

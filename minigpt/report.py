@@ -96,10 +96,10 @@ class Progress:
             self.bar.close()
 
 
-def plot_losses(folder, title, lines=None):
+def plot_losses(folder, title, lines=None, unit="character"):
     """loss.png from metrics.jsonl: losses over tokens. Returns None, or a sentence that says why there is none.
 
-    lines: {label: loss}, other models' losses to compare with, drawn across.
+    lines: {label: loss}, other models' losses to compare with, drawn across. unit: what a token is.
     """
     try:
         import matplotlib
@@ -121,7 +121,7 @@ def plot_losses(folder, title, lines=None):
         below = any(0 < y - end < 0.1 * (high - low) for y in (lines or {}).values())   # a line is just above the end
         axes.annotate(f"{end:.3f}", (x, end), textcoords="offset points", xytext=(-4, -14 if below else 8), ha="right")
     axes.set_title(title.encode("utf-8", "backslashreplace").decode(), parse_math=False)     # a file name may have $
-    axes.set(xlabel="training tokens seen, million", ylabel="loss, nats a character")
+    axes.set(xlabel="training tokens seen, million", ylabel=f"loss, nats a {unit}")
     axes.grid(alpha=0.3)
     axes.legend()
     try:

@@ -1,5 +1,6 @@
 """Compiled kernels: each one that is in ext/cpu is built, loaded and used under its name, or it is an error."""
 import importlib
+import importlib.util
 import inspect
 import os
 import re
@@ -35,13 +36,19 @@ def test_every_kernel_source_was_built():
     assert set(kernels.cpu.names()) == set(NAMES) - set(kernels.cpu.NO_CHAPTERS)
 
 
+def chapter_of(name):
+    """The module that a kernel is the compiled version of: a chapter of ops, or a tokenizer."""
+    package = next(package for package in ("ops", "tokenizers") if importlib.util.find_spec(f"minigpt.{package}.{name}"))
+    return importlib.import_module(f"minigpt.{package}.{name}")
+
+
 @in_a_checkout
 @compiled
 @each_kernel
 def test_every_kernel_is_loaded_beside_a_chapter_of_its_name(name):
     module = kernels.load("cpu", name)
     assert module.__name__ == f"minigpt.kernels.cpu.{name}"
-    importlib.import_module(f"minigpt.ops.{name}")
+    assert chapter_of(name)
 
 
 def public_functions(module):
@@ -55,7 +62,7 @@ def public_functions(module):
 @each_kernel
 def test_every_function_of_a_kernel_that_is_named_like_the_chapters_is_used(name):
     """A misspelt kernel would be a silent slow path."""
-    chapter, functions = importlib.import_module(f"minigpt.ops.{name}"), public_functions(kernels.load("cpu", name))
+    chapter, functions = chapter_of(name), public_functions(kernels.load("cpu", name))
     used = 0
     for function_name, function in functions.items():
         operation, _, which = function_name.rpartition("_")

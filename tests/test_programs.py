@@ -21,7 +21,7 @@ from minigpt.kernels import cpu, cuda
 from minigpt.models.ngram import NGram
 from minigpt.report import Progress, plot_losses, read_metrics
 from minigpt.settings import field_comments
-from minigpt.tokenizers import CharTokenizer
+from minigpt.tokenizers import BpeTokenizer, CharTokenizer
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PYTHONPATH = str(Path(minigpt.__file__).parents[1])         # of the minigpt that is tested here
@@ -119,6 +119,27 @@ def test_lines_to_compare_with_are_drawn(place, tmp_path):
         assert plot_losses(tmp_path, "title", lines) is None
         pictures.append((tmp_path / "loss.png").read_bytes())
     assert len(set(pictures)) == 4
+
+
+def test_pieces_of_words_can_be_tokens(place, tmp_path):
+    """Learnt from the first 90% of the characters; losses are compared a character, whatever the tokens are."""
+    flags = ["--data", place / "text.txt", "--tokenizer", "bpe", "--vocabulary-size", "280", "--out", tmp_path / "run"]
+    output = succeeds(program("train_shakespeare", *FLAGS, *flags))
+    saved, results = checkpoint.load(tmp_path / "run/latest"), json.loads((tmp_path / "run/results.json").read_text("utf-8"))
+    end = len(TEXT) - len(TEXT) // 10
+    assert saved.tokenizer.to_dict() == BpeTokenizer.train(TEXT[:end], 280).to_dict()
+    ids = saved.tokenizer.encode(TEXT[end:])
+    characters = len(TEXT) - end - len(saved.tokenizer.decode(ids[:1]))
+    assert results["vocabulary_size"] == 280 and len(ids) < characters
+    assert results["val_loss_per_character"] == pytest.approx(results["val_loss"] * (len(ids) - 1) / characters)
+    counting = json.loads((place / "run/results.json").read_text("utf-8"))["counting_loss"]
+    assert results["counting_loss"] == counting                     # of characters, whatever the network's tokens are
+    for part in (f"validation loss {results['val_loss_per_character']:.4f} nats a character", "after 192 tokens",
+                 f"tokens    bpe, 280 different ones; {len(saved.tokenizer.encode(TEXT[:end]))} to learn from"):
+        assert part in output
+    assert generated(tmp_path, prompt="To be 天").startswith("To be 天")
+    more = program("train_shakespeare", "--resume", tmp_path / "run", "--data", place / "text.txt", "--steps", "7")
+    assert "after 224 tokens" in succeeds(more)
 
 
 def generated(place, *flags, prompt="to be", folder="run"):
@@ -286,11 +307,10 @@ def test_a_text_may_have_any_file_name(tmp_path, name):
 
 GOLDEN = Path(__file__).parent / "golden"
 WITH_OTHER_TOKENIZERS = """
-import runpy, sys, types
-from minigpt.tokenizers import CharTokenizer
-for name in "bpe", "wordpiece":                             # of the small models in golden/ no tokenizer is known
-    sys.modules[f"minigpt.tokenizers.{name}"] = types.SimpleNamespace(
-        load_hf=lambda folder: CharTokenizer("abcdefghijklmnopqrs"))
+import runpy, sys
+from minigpt.tokenizers import BpeTokenizer, CharTokenizer, WordpieceTokenizer
+for kind in BpeTokenizer, WordpieceTokenizer:               # the small models in golden/ have no tokenizer
+    kind.load = lambda folder: CharTokenizer("abcdefghijklmnopqrs")
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -422,6 +442,7 @@ MISTAKES = {
     "dropout of more than all": ((*TRAIN, "--dropout", "1.5"), "dropout is 1.5"),
     "counting backwards": ((*TRAIN, "--counting-order", "-1"), "counting_order is -1"),
     "no steps": ((*TRAIN, "--steps", "0"), "steps is 0"),
+    "too few tokens": ((*TRAIN, "--tokenizer", "bpe", "--vocabulary-size", "255"), "a vocabulary of 255 is too small"),
     "half a step": ((*TRAIN, "--steps", "0.5"), "argument --steps: expected a whole number"),
     "unknown flag": ((*TRAIN, "--widht", "8"), "unknown argument --widht: did you mean --width?"),
     "unknown preset": ((*TRAIN, "--preset", "slow"), "'quick'"),
@@ -433,6 +454,7 @@ MISTAKES = {
     "stopped before the first step": ((*TRAIN, "--stop-after", "0"), "--stop-after have to be at least 1"),
     "too many workers": ((*TRAIN, "--workers", "3000000000"), "workers is 3000000000"),
     "far too deep": ((*TRAIN, "--layers", "100000000"), "layers is 100000000"),
+    "other tokens when resumed": ((*RESUME, "run", "--tokenizer", "bpe"), "has tokenizer char, which can't be changed to bpe"),
     "no such run": ((*RESUME, "missing"), "there is no folder missing"),
     "a run without checkpoint": ((*RESUME, "nothing"), "nothing holds no checkpoint"),
     "resumed with another width": ((*RESUME, "run", "--width", "16"), "the model in run has width 8, which can't be"),

@@ -305,6 +305,13 @@ def test_a_text_is_split_or_told_to_be_too_short(n, context):
         assert (np.concatenate([first, last]) == np.arange(n)).all()
 
 
+def test_a_text_is_split_by_characters_whatever_a_token_is():
+    halves = split("abcdefghij" * 3, 5, lambda part: np.array([part[i:i + 2] for i in range(0, len(part), 2)]))
+    assert ["".join(half) for half in halves] == ["abcdefghij" * 2 + "abcdefg", "hij"]
+    with pytest.raises(UserError, match="has 16 tokens, too few for a context of 14"):
+        split("abcdefghij" * 3, 14, lambda part: np.arange(len(part) // 2 + 1))
+
+
 # ---- Ctrl-C ----
 
 def test_the_first_ctrl_c_asks_and_the_second_one_stops():

@@ -11,17 +11,18 @@ from ..settings import UserError
 VALIDATION_SHARE = 0.1
 
 
-def split(ids, context):
-    """(training, validation): the first 90% of the tokens, and the last 10%.
+def split(sequence, context, encode=lambda part: part):
+    """(training, validation): the tokens of the first 90%, and of the last 10%.
 
+    sequence: the tokens; or a text, with the `encode` of its tokenizer: then 90% are of the characters.
     Raises UserError where the first has no window of `context` tokens and a next one, or the second no two tokens.
     """
-    end = len(ids) - int(len(ids) * VALIDATION_SHARE)
-    training, validation = ids[:end], ids[end:]
+    end = len(sequence) - int(len(sequence) * VALIDATION_SHARE)
+    training, validation = encode(sequence[:end]), encode(sequence[end:])
     if len(training) <= context or len(validation) < 2:
         needed = next(n for n in range(context, 3 * context + 30)
                       if n - int(n * VALIDATION_SHARE) > context and int(n * VALIDATION_SHARE) >= 2)
-        raise UserError(f"the text has {len(ids)} tokens, too few for a context of {context}: give one of at least "
+        raise UserError(f"the text has {len(training) + len(validation)} tokens, too few for a context of {context}: give one of at least "
                         f"{needed}, or a smaller --context")
     return training, validation
 

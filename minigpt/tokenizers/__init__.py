@@ -9,9 +9,11 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from ..settings import UserError
+from .bpe import BpeTokenizer
 from .char import CharTokenizer
+from .wordpiece import WordpieceTokenizer
 
-__all__ = ["CharTokenizer", "from_dict"]
+__all__ = ["BpeTokenizer", "CharTokenizer", "WordpieceTokenizer", "from_dict"]
 
 
 def from_dict(content):

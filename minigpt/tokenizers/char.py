@@ -7,6 +7,7 @@ of N characters is N tokens. The vocabulary of tiny Shakespeare has 65 character
 import numpy as np
 
 from ..settings import UserError
+from ._common import checked
 
 
 class CharTokenizer:
@@ -51,14 +52,7 @@ class CharTokenizer:
 
     def decode(self, ids):
         """Integers of any shape, each in 0 ... V-1 -> str. Raises UserError for an integer outside."""
-        ids = np.asarray(ids).reshape(-1)
-        if ids.size and not np.issubdtype(ids.dtype, np.integer):
-            raise UserError(f"tokens are integers, and these are {ids.dtype}: decode what encode returned")
-        outside = ids[(ids < 0) | (ids >= self.vocabulary_size)]
-        if outside.size:
-            raise UserError(f"token {outside[0]} is outside the vocabulary of {self.vocabulary_size} "
-                            "characters: these tokens belong to another tokenizer")
-        return "".join([self.characters[i] for i in ids.tolist()])
+        return "".join([self.characters[i] for i in checked(ids, self.vocabulary_size)])
 
     def stream(self):
         """Something with `add(ids) -> str` and `end() -> str`, for text that comes token by token.
