@@ -11,6 +11,11 @@ compiled; the faster of these two is the one that counts.
 GFLOP/s counts 6 N + 12 L C T operations a token for both. The floor is the time of our own matrix products alone: those
 of the linear layers, by the same kernel, in the order of the step, on as many workers, measured in turn with the step.
 
+    python examples/benchmark.py train --preset nanogpt --device cuda --against torch
+
+The same on one GPU. A turn ends when the GPU has done its last step; ours has read the loss and the gradient's norm at
+every step, PyTorch's nothing. The floor is cuBLAS's time for the products of our linear layers, and memory the GPU's.
+
     python examples/benchmark.py race --data FILE
 
 How long until a model has learnt as much? See benchmark_sides/race.py.
@@ -33,11 +38,12 @@ from typing import ClassVar, Literal
 
 from benchmark_sides import generate, race, tokenizer
 from benchmark_sides.process import Side
-from minigpt.kernels import cpu
+from minigpt import device
 from minigpt.models.gpt import GPTConfig
 from minigpt.parallel import cores
 from minigpt.report import write_text
 from minigpt.settings import UserError, as_dict, program
+from minigpt.train import TrainSettings
 
 SLOW = 1.3                          # a pair is discarded where a side is slower than this times its own best
 
@@ -57,6 +63,8 @@ class Settings:
     rounds: int = 12                # pairs of turns
     steps: int = 0                  # steps in a turn (0: about two seconds' worth)
     compile: bool = True            # try torch.compile as well
+    device: Literal["cpu", "cuda"] = "cpu"      # where both sides train: cuda is an NVIDIA GPU
+    precision: Literal["float32", "tf32"] = "float32"   # of a GPU's matrix products, on both sides
     json: str | None = None         # a file that receives the figures
 
     presets: ClassVar[dict[str, dict]] = {
@@ -67,10 +75,17 @@ class Settings:
                  "rounds": 4},
     }
 
+    def __post_init__(self):
+        TrainSettings(batch_size=self.batch_size, micro_batch=self.micro_batch, workers=self.workers, device=self.device,
+                      precision=self.precision)             # says what does not go together
+        if self.rounds < 1 or self.steps < 0:
+            raise UserError("--rounds has to be at least 1, and --steps can't be negative")
+
 
 def main(settings):
-    load = os.getloadavg()[0]
-    print(f"kernels {cpu.status()}; {settings.workers or cores()} cores; load of the machine before: {load:.2f}")
+    device.prepare(settings.device, settings.precision)
+    on = f"{settings.workers or cores()} cores" if settings.device == "cpu" else settings.precision
+    print(f"kernels {device.status(settings.device)}; {on}; load of the machine before: {os.getloadavg()[0]:.2f}")
     ours = side_of("ours", settings)
     sides = [ours] + other_sides(settings)
     turns, floors = measure(sides, settings)

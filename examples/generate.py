@@ -10,8 +10,9 @@ likely as without it, and comes faster where the large model is much slower than
 """
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
-from minigpt import checkpoint, huggingface
+from minigpt import checkpoint, device, huggingface
 from minigpt.generate import generate_text
 from minigpt.sampling import Chance, Rules
 from minigpt.settings import UserError, program
@@ -32,6 +33,7 @@ class Settings:
     draft: str | None = None        # folder of a run whose model guesses ahead
     guesses: int = 4                # tokens that it guesses at a time
     seed: int = 1                   # the same seed gives the same text
+    device: Literal["cpu", "cuda"] = "cpu"      # where the models run: cuda is an NVIDIA GPU, through CuPy
 
     def __post_init__(self):
         if (self.checkpoint is None) == (self.hf is None):
@@ -46,7 +48,9 @@ class Settings:
 
 
 def main(settings):
+    device.prepare(settings.device)
     saved = huggingface.load(settings.hf, "gpt") if settings.hf is not None else checkpoint.load(settings.checkpoint)
+    device.move(saved.model, settings.device)
     if settings.draft is None:
         show(settings.prompt, generate_text(saved.model, saved.tokenizer, settings.prompt, settings.length, settings.seed,
                                             settings.stop, settings.rules(), settings.slide))
@@ -55,6 +59,7 @@ def main(settings):
     if draft.tokenizer.to_dict() != saved.tokenizer.to_dict():
         raise UserError(f"{settings.draft} has another tokenizer than {saved.folder}: a draft has to be trained with the "
                         "same one")
+    device.move(draft.model, settings.device)
     with Speculation(saved.model, draft.model, settings.rules(), Chance(settings.seed), settings.guesses) as speculation:
         show(settings.prompt, speculation.text(saved.tokenizer, settings.prompt, settings.length, settings.stop))
     print(f"{speculation.accepted} of {speculation.guessed} guesses of {settings.draft} were kept", file=sys.stderr)

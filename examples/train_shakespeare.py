@@ -8,6 +8,7 @@
     python examples/train_shakespeare.py --data my.txt           any text of yours
     python examples/train_shakespeare.py --tokenizer bpe         frequent pieces of words are tokens, as in GPT-2
     python examples/train_shakespeare.py --resume runs/mine      go on with a run that was stopped
+    python examples/train_shakespeare.py --device cuda           on an NVIDIA GPU (pip install '.[cuda]')
     mpiexec -n 2 python examples/train_shakespeare.py            two processes, on one machine or two
 
 The first 90% of the text is learnt from, the last 10% measures: the loss shown as "validation" is the mean surprise
@@ -21,10 +22,9 @@ from pathlib import Path
 from shlex import quote
 from typing import ClassVar, Literal
 
-from minigpt import checkpoint
+from minigpt import checkpoint, device
 from minigpt.data import load_corpus, split
 from minigpt.generate import generate_text
-from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.models.ngram import NGram
@@ -87,10 +87,12 @@ class Settings(TrainSettings):
 
 def main(settings, ranks):
     settings, saved = (settings, None) if settings.resume is None else saved_run(settings)
+    device.prepare(settings.device, settings.precision, ranks.size)
     corpus = ranks.first(load_corpus, settings.data, print)     # one rank fetches, all know
     print(f"text      {corpus.source}")
     model, tokenizer = (saved.model, saved.tokenizer) if saved else new_model(settings, corpus)
     check_same_corpus(saved, corpus)
+    device.move(model, settings.device)
     training, validation = split(corpus.text, settings.context, tokenizer.encode)
     out = ranks.first(prepare_out, settings, saved)
     print(f"tokens    {settings.tokenizer}, {tokenizer.vocabulary_size:,} different ones; "
@@ -98,7 +100,8 @@ def main(settings, ranks):
     print(f"model     {model.name}, {settings.layers} layers, {settings.heads} heads, width {settings.width}, context "
           f"{settings.context}: {len(model.flat):,} parameters")
     several = f"{ranks.size} ranks of " if ranks.size > 1 else ""
-    print(f"kernels   {cpu.status()}; {several}{settings.workers or cores(ranks)} worker threads")
+    on = f"{settings.workers or cores(ranks)} worker threads" if settings.device == "cpu" else settings.precision
+    print(f"kernels   {device.status(settings.device)}; {several}{on}")
     counting = ranks.first(counting_loss, settings, corpus)
     if counting is not None:
         print(f"counting  {settings.counting_order}-grams reach {counting:.4f} nats a character")
@@ -201,7 +204,7 @@ def report(model, tokenizer, corpus, settings, out, position, interrupted, count
                "val_loss_per_character": loss, "tokenizer": settings.tokenizer,
                "vocabulary_size": tokenizer.vocabulary_size, "seconds": position.seconds,
                "tokens": position.tokens, "steps": position.step, "parameters": len(model.flat), "corpus": corpus.name,
-               "corpus_sha256": corpus.sha256, "kernels": cpu.status(), "counting_loss": counting,
+               "corpus_sha256": corpus.sha256, "kernels": device.status(settings.device), "counting_loss": counting,
                "counting_order": settings.counting_order}
     write_results(out, results)
     lines = {} if counting is None else {f"counting,\n{settings.counting_order}-grams": counting / factor}

@@ -23,6 +23,7 @@ from safetensors.numpy import save as safetensors_bytes
 
 from . import models, tokenizers
 from .arrays import ArrayFile, read_json
+from .device import on_host
 from .settings import UserError, as_dict, from_dict
 
 FORMAT = "minigpt-1"
@@ -44,10 +45,11 @@ def save(folder, model, tokenizer, training=None, optimizer=None):
     """
     numbers = {}
     files = {"model.safetensors": safetensors_bytes(
-        {name: np.ascontiguousarray(p.data) for name, p in model.flat.parameters.items()})}
+        {name: np.ascontiguousarray(on_host(p.data)) for name, p in model.flat.parameters.items()})}
     if optimizer is not None:
         arrays, numbers = optimizer.state()
-        files["optimizer.safetensors"] = safetensors_bytes({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+        files["optimizer.safetensors"] = safetensors_bytes(
+            {k: np.ascontiguousarray(on_host(v)) for k, v in arrays.items()})
     config = {"format": FORMAT, "model": model.name, "config": as_dict(model.config),
               "tokenizer": tokenizer.to_dict(), "training": training or {}, "optimizer": numbers}
     files["config.json"] = json.dumps(config, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")

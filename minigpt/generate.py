@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from .parallel import threads_for
 from .reader import CHUNK, Crew, Reader
 from .sampling import Chance, Rules, Text, log_probabilities, next_token, top
 from .settings import UserError
@@ -75,7 +76,7 @@ class Engine:
     def __init__(self, model, tokenizer=None, slots=1, workers=None, chunk=CHUNK):
         self.model, self.tokenizer, self.chunk = model, tokenizer, chunk
         self.context = model.config.context
-        self.crew = Crew(workers)
+        self.crew = Crew(workers or threads_for(model))
         self.reader = Reader(model, self.crew, slots)
         self.free, self.waiting, self.jobs = list(range(slots)), deque(), []
 

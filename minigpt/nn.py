@@ -83,6 +83,11 @@ class FlatParameters:
             p.requires_grad = p.group != "frozen"
             p.grad = self.grad[self.slices[name]].reshape(p.shape) if p.requires_grad else None
 
+    def move(self, put):
+        """Have the block where put(array) takes an array, and every parameter with it."""
+        self.data, self.grad = put(self.data), put(self.grad)
+        self.make_views()
+
     def __len__(self):
         return self.data.size
 
@@ -216,12 +221,13 @@ class KeyValueCache:
     """The keys and values of the positions that a model has read, so that each of them is computed once.
 
     There are `slots` texts of at most `capacity` positions; lengths (slots,) says how many of each are there. The arrays
-    are (layers, slots, capacity, H, D). Memory is taken by positions that were written, not by those that could be.
+    are (layers, slots, capacity, H, D), of the dtype of `like` and in its place, as a model's parameters are. On a CPU
+    memory is taken by positions that were written, not by those that could be.
     """
 
-    def __init__(self, layers, slots, capacity, heads, head_width, dtype=np.float32):
-        self.k = np.zeros((layers, slots, capacity, heads, head_width), dtype)
-        self.v = np.zeros(self.k.shape, dtype)
+    def __init__(self, layers, slots, capacity, heads, head_width, like):
+        self.k = np.zeros((layers, slots, capacity, heads, head_width), like.dtype, like=like)
+        self.v = np.zeros(self.k.shape, like.dtype, like=like)
         self.lengths = np.zeros(slots, np.int64)
 
     capacity = property(lambda self: self.k.shape[2])
@@ -291,10 +297,12 @@ class CachedLayer:
         if len(texts.slots) == 1:
             where = int(texts.slots[0]), slice(texts.begin, texts.begin + T)
         else:
-            where = texts.slots[:, None], positions(texts.begin, T)
+            where = np.asarray(texts.slots[:, None], like=k), positions(texts.begin, T, like=k)
         self.k[where], self.v[where] = k, v
 
 
-def positions(begin, T):
-    """The T positions from `begin` on, (T,); or (B, T) where begin is a tuple of B numbers."""
-    return np.add.outer(begin, np.arange(T))
+def positions(begin, T, like):
+    """The T positions from `begin` on, (T,); or (B, T) where begin is a tuple of B numbers. In the place of `like`."""
+    if isinstance(begin, tuple):
+        return np.asarray(np.add.outer(begin, np.arange(T)), like=like)
+    return np.arange(begin, begin + T, like=like)

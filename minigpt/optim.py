@@ -47,7 +47,7 @@ class AdamW:
 
     def restore(self, arrays, numbers):
         """Continue from what state() gave."""
-        self.m[...], self.v[...] = arrays["m"], arrays["v"]
+        self.m[...], self.v[...] = (np.asarray(arrays[name], like=self.m) for name in ("m", "v"))
         self.steps = numbers["steps"]
 
 

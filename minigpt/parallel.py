@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from fractions import Fraction
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from .kernels import cpu
@@ -38,6 +39,12 @@ def cores(ranks=ALONE):
     own = [(platform.node(), core) for core in own]
     users = Counter(core for cores in ranks.every(own) for core in cores)
     return max(1, int(sum(Fraction(1, users[core]) for core in own)))
+
+
+def threads_for(model, ranks=ALONE):
+    """How many worker threads are worth having for a model: one a core; one, where it is on a GPU and only has to be told
+    what to do."""
+    return cores(ranks) if isinstance(model.flat.data, np.ndarray) else 1
 
 
 def keep_freed_memory():
@@ -79,13 +86,13 @@ class Threads:
 
 
 class Workers(Threads):
-    """`number` worker threads for a model (default: one a core), a context: `with Workers(model) as workers:`.
+    """`number` worker threads for a model (0: one a core, or one for a GPU), a context: `with Workers(model) as workers:`.
 
     With several ranks these are the workers of this rank; `total` counts those of all.
     """
 
     def __init__(self, model, number=None, ranks=ALONE):
-        super().__init__(number or cores(ranks))
+        super().__init__(number or threads_for(model, ranks))
         self.model, self.ranks = model, ranks
         self.replicas = [model, *(replica(model) for _ in range(self.number - 1))]
         numbers = ranks.every(self.number)

@@ -16,6 +16,7 @@ import threading
 
 import numpy as np
 
+from .device import on_host
 from .kernels import cpu
 from .nn import FEW, CachedTexts
 from .parallel import Threads, cores
@@ -66,11 +67,11 @@ class Reader:
         texts = []
         for end in ends[:-1]:
             texts.append(PartOfText(self.cache, slot, begin + end, texts[-1] if texts else None))
-        work = [(np.array([ids[i:j]]), text) for i, j, text in zip(ends, ends[1:], texts)]
+        work = [(np.asarray([ids[i:j]], like=self.cache.k), text) for i, j, text in zip(ends, ends[1:], texts)]
         stream = self.crew.map(self.read_part, work)[-1] if parts > 1 else self.read_part(work[0])
         self.rewind(slot, begin + len(ids))
         with no_grad():
-            return self.model.head(stream[:, -1:]).data[0, 0]
+            return on_host(self.model.head(stream[:, -1:]).data[0, 0])
 
     def read_part(self, part):
         ids, text = part
@@ -90,7 +91,7 @@ class Reader:
 
     def logits(self, texts, ids):
         with no_grad():
-            return self.model(ids, texts).data
+            return on_host(self.model(np.asarray(ids, like=self.cache.k), texts).data)
 
     def texts(self, slots):
         """The texts in these slots; the same object as in the last step, if they are the same."""

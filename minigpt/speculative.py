@@ -25,6 +25,7 @@ text is the very one that the target writes alone.
 """
 import numpy as np
 
+from .parallel import threads_for
 from .reader import CHUNK, Crew, Reader
 from .sampling import Text, probabilities
 from .settings import UserError
@@ -55,7 +56,7 @@ class Speculation:
         if not 1 <= guesses <= 7:
             raise UserError(f"guesses is {guesses}, but has to be between 1 and 7")     # 8 rows for the price of one
         self.rules, self.chance, self.guesses = rules, chance, guesses
-        self.crew = Crew(workers)
+        self.crew = Crew(workers or threads_for(target))
         self.target, self.draft = Reader(target, self.crew), Reader(draft, self.crew)
         self.context = min(target.config.context, draft.config.context)
         self.guessed = self.accepted = 0

@@ -20,13 +20,19 @@ from .settings import UserError
 from .tensor import no_grad
 
 
+CACHED = 8                          # sequences that a core takes at a time, at most: its cache holds what they need
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How to train."""
     steps: int = 1000               # updates of the parameters
     batch_size: int = 16            # sequences in an update
-    micro_batch: int = 0            # sequences that a worker takes at a time (0: an equal share of the batch, at most 8)
-    workers: int = 0                # worker threads (0: one a core)
+    micro_batch: int = 0            # sequences that a worker takes at a time (0: an equal share of the batch; on a CPU
+                                    # at most 8)
+    workers: int = 0                # worker threads (0: one a core; with a GPU, one)
+    device: Literal["cpu", "cuda"] = "cpu"      # where the model is trained: cuda is an NVIDIA GPU, through CuPy
+    precision: Literal["float32", "tf32"] = "float32"   # of a GPU's products; tf32 takes factors with 10 bits of mantissa
     optimizer: Literal["adamw", "muon"] = "adamw"   # what makes the updates
     learning_rate: float = 1e-3     # highest learning rate
     last_learning_rate: float = 1e-5    # learning rate of the last step
@@ -57,6 +63,11 @@ class TrainSettings:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be above 0")
         if self.workers > 1024:
             raise UserError(f"workers is {self.workers}, but has to be at most 1024")
+        if self.device == "cuda" and self.workers > 1:
+            raise UserError(f"workers is {self.workers}, but a GPU takes one: leave --workers out, or choose --device "
+                            "cpu")
+        if self.device == "cpu" and self.precision != "float32":
+            raise UserError(f"precision {self.precision} is a GPU's: leave --precision out, or choose --device cuda")
         for name in "beta1", "beta2", "momentum", "hold":
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 0 and below 1")
@@ -154,8 +165,11 @@ def make_optimizer(flat, settings):
 def training_step(workers, optimizer, ids, context, settings, step, lr):
     """One update. Returns the mean loss over the batch, in nats a token, and the norm of its gradient."""
     B = settings.batch_size
-    x, y = batch(ids, context, B, settings.seed, step)                      # (B, T) each
-    seeds = sequence_seeds(settings.seed, step, B) if workers.model.config.dropout else None
+    there = workers.model.flat.data                         # of what is on a GPU, a step copies no more than the batch
+    x, y = (np.asarray(part, like=there) for part in batch(ids, context, B, settings.seed, step))   # in, (B, T) each,
+    seeds = None                                            # and two numbers out
+    if workers.model.config.dropout:
+        seeds = np.asarray(sequence_seeds(settings.seed, step, B), like=there)              # (B,)
     size = micro_batch_size(settings, workers.total, workers.ranks.size)
 
     def loss(model, part):
@@ -167,13 +181,15 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
 
 
 def micro_batch_size(settings, workers, ranks=1):
-    """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker, at most 8.
+    """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker; on a CPU at most CACHED,
+    where a GPU is kept busy by as many as there are.
 
     A batch that does not go round the workers of a single rank is one micro-batch, whose rows they share (parallel.py).
     """
     if settings.batch_size < workers and ranks == 1:
         return settings.micro_batch or settings.batch_size
-    return settings.micro_batch or min(8, -(-settings.batch_size // workers))
+    most = CACHED if settings.device == "cpu" else settings.batch_size
+    return settings.micro_batch or min(most, -(-settings.batch_size // workers))
 
 
 def learning_rate(settings, step):
@@ -187,7 +203,8 @@ def validation_loss(workers, ids, context, size=16):
     """Mean loss in nats over all tokens of `ids` but the first, in windows of the context that do not overlap."""
     def loss(model, window):
         with no_grad():
-            return model.loss(*window, total=1).item()
+            x, y = (np.asarray(part, like=model.flat.data) for part in window)
+            return model.loss(x, y, total=1).item()
 
     return sum(workers.each(loss, list(windows(ids, context, size)))) / (len(ids) - 1)
 

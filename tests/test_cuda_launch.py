@@ -208,7 +208,8 @@ def test_shared_memory_beyond_48_kb_is_asked_for(emulated, monkeypatch, tmp_path
 def test_the_stand_in_has_no_name_that_cupy_lacks():
     real = pytest.importorskip("cupy", reason="CuPy is not installed: pip install 'minigpt[cuda]'")
     names = [*stand_in.FUNCTIONS, *stand_in.UFUNCS, "ndarray", "asarray", "asnumpy", "RawModule", "RawKernel",
-             "__version__", "RawKernel.max_dynamic_shared_size_bytes", "RawModule.get_function", "cuda.Device",
+             "__version__", "RawKernel.max_dynamic_shared_size_bytes", "RawModule.get_function", "cuda.Device", "get_default_memory_pool",
+             *(f"cuda.Device.{name}" for name in vars(stand_in.cuda.Device())), "cuda.MemoryPool.total_bytes",
              *(f"cuda.runtime.{name}" for name in vars(stand_in.cuda.runtime)),
              *(f"ndarray.{name}" for name in vars(stand_in.ndarray) if name not in ("__dict__", "__weakref__"))]
     missing = []

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cuda_emu import emulator, stand_in
 
 import minigpt
 from minigpt import checkpoint, huggingface
 from minigpt.data import split
-from minigpt.kernels import cpu
+from minigpt.kernels import cpu, cuda
 from minigpt.models.ngram import NGram
 from minigpt.report import Progress, plot_losses, read_metrics
 from minigpt.settings import field_comments
@@ -195,9 +196,78 @@ def test_without_kernels_it_runs_on_numpy_and_says_so(place, tmp_path):
     assert len(read_metrics(tmp_path / "run/metrics.jsonl")) == 6
 
 
+# ---- a GPU, or none ----
+
+CUPY = {                                            # what `import cupy` finds: the stand-in, which runs kernels, or less
+    "stand_in": "import sys\nfrom cuda_emu import stand_in\nsys.modules['cupy'] = stand_in\n",
+    "no_cupy": "raise ModuleNotFoundError(\"No module named 'cupy'\", name='cupy')\n",
+    "no_driver": "class cuda:\n class runtime:\n  driverGetVersion = lambda: 0\n",
+    "no_gpu": "class cuda:\n class runtime:\n  driverGetVersion = lambda: 12090\n  getDeviceCount = lambda: 0\n"
+              "  CUDARuntimeError = RuntimeError\n"}
+
+needs_kernels = pytest.mark.skipif(cuda.switched_off(), reason="MINIGPT_KERNELS=none")
+needs_emulator = pytest.mark.skipif(emulator.why_not() is not None, reason=f"no emulator of CUDA: {emulator.why_not()}")
+
+
+@pytest.fixture
+def with_cupy(tmp_path):
+    """with_cupy(kind): the environment in which a program finds that kind of CuPy."""
+    def environment(kind):
+        folder = tmp_path / f"cupy_{kind}"
+        folder.mkdir()
+        (folder / "cupy.py").write_text(CUPY[kind], encoding="utf-8")
+        return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parent), PYTHONPATH])}
+
+    return environment
+
+
+@needs_kernels
+@needs_emulator
+def test_on_a_gpu_it_trains_goes_on_and_speaks(place, tmp_path, with_cupy):
+    gpu, data = with_cupy("stand_in"), ["--data", place / "text.txt"]
+    flags = ["--device", "cuda", *data, "--out", tmp_path / "run", *FLAGS, "--stop-after", "4"]
+    output = succeeds(program("train_shakespeare", *flags, **gpu))
+    assert f"kernels   an emulator, CuPy {stand_in.__version__} ({len(cuda.names())} kernels); float32" in output
+    succeeds(program("train_shakespeare", "--resume", tmp_path / "run", *data, **gpu))
+    results, on_cpu = (json.loads((folder / "results.json").read_text(encoding="utf-8"))
+                       for folder in (tmp_path / "run", place / "run"))
+    assert results["kernels"].startswith("an emulator") and results["steps"] == 6
+    assert results["val_loss"] == pytest.approx(on_cpu["val_loss"], rel=1e-4)
+    speak = ["generate", "--checkpoint", place / "run", "--prompt", "to", "--length", "12"]
+    assert succeeds(program(*speak, "--device", "cuda", **gpu)) == succeeds(program(*speak))
+
+
+@needs_kernels
+@pytest.mark.parametrize("kind, part, flags", [
+    ("no_cupy", "the package cupy is not installed: pip install 'minigpt[cuda]'", ("train_shakespeare", "--out", "new")),
+    ("no_driver", "there is no NVIDIA driver: install", ("generate", "--checkpoint", "run")),
+    ("no_gpu", "the NVIDIA driver sees no GPU: nvidia-smi lists", ("benchmark", "train"))])
+def test_what_a_gpu_lacks_is_one_line_that_says_how_to_get_it(place, with_cupy, kind, part, flags):
+    result = program(*flags, "--device", "cuda", cwd=place, **with_cupy(kind))
+    assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
+    assert result.stderr.startswith("error: --device cuda needs an NVIDIA GPU") and part in result.stderr
+    assert not (place / "new").exists()
+
+
+def test_minigpt_without_kernels_has_none_for_a_gpu(place):
+    result = program("generate", "--checkpoint", "run", "--device", "cuda", cwd=place, MINIGPT_KERNELS="none")
+    assert result.returncode == 2 and "switched off by MINIGPT_KERNELS=none" in result.stderr
+
+
+@pytest.mark.parametrize("where", ["cpu", pytest.param("cuda", marks=[needs_kernels, needs_emulator])])
+def test_the_benchmark_of_training_runs(tmp_path, with_cupy, where):
+    shape = ["--layers", "1", "--heads", "2", "--width", "8", "--context", "8", "--batch-size", "3"]
+    flags = [*shape, "--rounds", "2", "--steps", "1", "--device", where, "--json", tmp_path / "figures.json"]
+    output = succeeds(program("benchmark", "train", *flags, **with_cupy("stand_in")))
+    ours = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))["ours"]
+    assert "round 2/2: ours" in output and "our linear layers' matrix products alone" in output
+    assert min(ours["ms_per_step"], ours["floor_share"], ours["tokens_per_second"]) > 0
+    assert (ours["peak_mb"] > 0) == (where == "cpu")        # the emulator takes no memory of a GPU
+
+
 WITHOUT_EXTRAS = """
 import runpy, sys
-sys.modules["matplotlib"] = sys.modules["tqdm"] = None      # as if they were not installed
+sys.modules["matplotlib"] = sys.modules["tqdm"] = sys.modules["cupy"] = None      # as if they were not installed
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -414,6 +484,10 @@ MISTAKES = {
     "draft of another text": ((*GENERATE, "--draft", "letters"), "letters has another tokenizer than run"),
     "too many guesses": ((*GENERATE, "--draft", "run", "--guesses", "9"), "guesses is 9"),
     "speculation past the context": ((*GENERATE, "--draft", "run", "--prompt", "to"), "speculation does not slide"),
+    "several workers on a GPU": ((*TRAIN, "--device", "cuda", "--workers", "2"), "workers is 2, but a GPU takes one"),
+    "a GPU's precision on a CPU": ((*TRAIN, "--precision", "tf32"), "precision tf32 is a GPU's: leave --precision out"),
+    "unknown device": ((*TRAIN, "--device", "gpu"), "expected one of cpu, cuda, not 'gpu'"),
+    "benchmark of nothing": (("benchmark", "train", "--batch-size", "0"), "batch_size is 0"),
     "no length": ((*GENERATE, "--length", "0"), "--length has to be at least 1"),
 }
 

@@ -5,17 +5,22 @@ import sys
 import time
 
 
-def serve(step, floor=None):
+def serve(step, floor=None, wait=lambda: None, peak=None):
     """Read questions from standard input until it ends. step() makes one training step; floor() returns the seconds of
-    its matrix products alone."""
+    its matrix products alone.
+
+    wait() returns when a GPU has done what it was asked to do; peak() says how many MB of its memory were taken at most
+    (without it, the process's own count).
+    """
     for line in sys.stdin:
         question = json.loads(line)
         if "peak" in question:
-            answer = {"megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+            megabytes = peak() if peak else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            answer = {"megabytes": megabytes}
         elif "floor" in question:
             answer = {"seconds": sum(floor() for _ in range(question["floor"]))}
         else:
-            answer = {"seconds": sum(timed(step) for _ in range(question["steps"]))}
+            answer = {"seconds": timed(lambda: ([step() for _ in range(question["steps"])], wait()))}
         print(json.dumps(answer), flush=True)
 
 

@@ -42,7 +42,7 @@ class GPT(nn.Module):
                 nn.init.normal_(p, std=0.02)
 
     def forward(self, x, y):
-        h = self.dropout(self.tokens(x) + self.positions(torch.arange(x.shape[1])))
+        h = self.dropout(self.tokens(x) + self.positions(torch.arange(x.shape[1], device=x.device)))
         for block in self.blocks:
             h = block(h)
         return F.cross_entropy(self.head(self.norm(h)).flatten(0, 1), y.flatten())
@@ -51,7 +51,11 @@ class GPT(nn.Module):
 def main(s):
     torch.set_num_threads(s["threads"])
     torch.manual_seed(0)
-    model = GPT(s)
+    where, on_gpu = torch.device(s["device"]), s["device"] == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        sys.exit("error: this PyTorch sees no GPU: install one that was built for CUDA")
+    torch.set_float32_matmul_precision("high" if s["precision"] == "tf32" else "highest")
+    model = GPT(s).to(where)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
     loss_of = torch.compile(model) if s.get("compiled") else model
     ids = torch.randint(s["vocabulary_size"], (200_000,))
@@ -59,13 +63,16 @@ def main(s):
 
     def step():
         begins = torch.randint(len(ids) - s["context"] - 1, (s["batch_size"], 1))
-        loss = loss_of(ids[begins + places], ids[begins + places + 1])
+        loss = loss_of(ids[begins + places].to(where), ids[begins + places + 1].to(where))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    serve(step)
+    if on_gpu:
+        serve(step, wait=torch.cuda.synchronize, peak=lambda: torch.cuda.max_memory_reserved() / 2 ** 20)
+    else:
+        serve(step)
 
 
 if __name__ == "__main__":

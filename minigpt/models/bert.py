@@ -93,7 +93,7 @@ class Bert(Module):
         if T > self.config.context:
             raise ValueError(f"{T} positions are more than the model's context of {self.config.context}")
         types = np.zeros_like(ids) if token_types is None else token_types
-        x = self.tokens(ids) + self.positions(np.arange(T)) + self.token_types(types)       # (B, T, C)
+        x = self.tokens(ids) + self.positions(np.arange(T, like=ids)) + self.token_types(types)     # (B, T, C)
         x = self.dropout(self.norm(x), seeds)
         for i, block in enumerate(self.blocks):
             x = block(x, mask, None if seeds is None else fold_in(seeds, n=i))              # (B, T, C)

@@ -107,7 +107,8 @@ class GPT(Module):
     def stream(self, ids, cache=None, seeds=None):
         """The residual stream after the last norm, (B, T, C)."""
         T = check_length(ids, cache, self.config.context)
-        x = self.tokens(ids) + self.positions(positions(0 if cache is None else cache.begin, T))        # (B, T, C)
+        begin = 0 if cache is None else cache.begin
+        x = self.tokens(ids) + self.positions(positions(begin, T, like=ids))            # (B, T, C)
         x = self.dropout(x, seeds)
         for i, block in enumerate(self.blocks):
             block_seeds = None if seeds is None else fold_in(seeds, n=i)
@@ -126,5 +127,5 @@ class GPT(Module):
     def new_cache(self, slots=1):
         """An empty cache for generating as many texts."""
         c = self.config
-        return KeyValueCache(c.layers, slots, c.context, c.heads, c.width // c.heads, self.flat.data.dtype)
+        return KeyValueCache(c.layers, slots, c.context, c.heads, c.width // c.heads, self.flat.data)
 

@@ -136,4 +136,4 @@ class GPTModern(Module):
     def new_cache(self, slots=1):
         """An empty cache for generating as many texts."""
         c = self.config
-        return KeyValueCache(c.layers, slots, c.context, c.heads, c.width // c.heads, self.flat.data.dtype)
+        return KeyValueCache(c.layers, slots, c.context, c.heads, c.width // c.heads, self.flat.data)

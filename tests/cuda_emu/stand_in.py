@@ -3,8 +3,10 @@
 Installed as the module `cupy` (see conftest.py), it lets the launch code, and every NumPy pair that runs on CuPy arrays
 by NumPy's dispatch, run where there is no GPU. It is stricter than CuPy: what on a GPU would be a wrong result or a
 crash somewhere later is an error here. Where CuPy is installed, test_cuda_launch.py checks that it has every name that
-stands here. It can't show what CuPy computes, only how it is asked.
+stands here. It can't show what CuPy computes, only how it is asked. It notes each launch, and each copy between host
+and device.
 """
+import os
 import types
 
 import numpy as np
@@ -16,9 +18,9 @@ __version__ = "0 (a stand-in for tests)"
 # What of NumPy may be called on device arrays: CuPy has all of these under the same names. Whoever needs another one
 # adds it here.
 FUNCTIONS = set("""argsort asarray arange broadcast_arrays broadcast_to clip concatenate dot empty empty_like nonzero
-    ones_like split stack sum tri where zeros zeros_like linalg.norm""".split())
+    ones ones_like split stack sum tri where zeros zeros_like linalg.norm""".split())
 UFUNCS = set("add divide exp log logaddexp maximum multiply sqrt subtract tanh add.at".split())
-METHODS = set("astype copy item max mean min reshape sum swapaxes transpose var".split())
+METHODS = set("astype copy max mean min reshape sum swapaxes transpose var".split())
 OPERATORS = set("""add sub mul truediv pow matmul and or xor rshift lshift lt le gt ge eq ne radd rsub rmul rtruediv iadd
     isub imul iand""".split())
 
@@ -37,7 +39,11 @@ class ndarray:
 
     def get(self):
         """A copy on the host."""
+        COPIES.append(("out", self.nbytes))
         return self.hidden.copy()
+
+    def item(self):
+        return self.get().item()
 
     def __array__(self, *args, **kwargs):
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()`")
@@ -54,7 +60,7 @@ class ndarray:
             raise TypeError(f"numpy.{name} is not among the names of CuPy that the stand-in has")
         kwargs.pop("like", None)
         if name == "asarray":                       # with like=: the way to bring an array here
-            return ndarray(np.array(*args, **kwargs))
+            return asarray(*args, **kwargs)
         made = function(*bare(args), **{key: bare(value) for key, value in kwargs.items()})
         return poisoned(made) if name in ("empty", "empty_like") else wrapped(made)
 
@@ -71,13 +77,13 @@ class ndarray:
         return (wrapped(part) for part in self.hidden)
 
     def __bool__(self):
-        return bool(self.hidden)
+        return bool(self.get())
 
     def __int__(self):
-        return int(self.hidden)
+        return int(self.get())
 
     def __float__(self):
-        return float(self.hidden)
+        return float(self.get())
 
     def __neg__(self):
         return wrapped(-self.hidden)
@@ -97,7 +103,17 @@ def operator_of(name):
             getattr(self.hidden, f"__{name}__")(bare(other))        # the same memory, so that a view stays a view
             return self
         return in_place
+    if name == "matmul":
+        return lambda self, other: wrapped(factor(self.hidden) @ factor(bare(other)))
     return lambda self, other: wrapped(getattr(self.hidden, f"__{name}__")(bare(other)))
+
+
+def factor(x):
+    """A factor of a matrix product as a GPU takes it: with CUPY_TF32=1, float32 is cut off after 10 bits of mantissa
+    (a GPU may round instead, which is off by half of that)."""
+    if os.environ.get("CUPY_TF32") != "1" or x.dtype != np.float32:
+        return x
+    return (x.copy(order="C").view(np.uint32) & np.uint32(0xffffe000)).view(np.float32)
 
 
 for name in METHODS:
@@ -132,7 +148,9 @@ def poisoned(array):
 def asarray(x, dtype=None):
     """The array on the device; from the host it is copied."""
     if not isinstance(x, ndarray):
-        return ndarray(np.array(x, dtype))
+        made = np.array(x, dtype)
+        COPIES.append(("in", made.nbytes))
+        return ndarray(made)
     return x if dtype in (None, x.dtype) else x.astype(dtype)
 
 
@@ -145,6 +163,7 @@ def asnumpy(x):
 
 ORDER = "forward"                                   # in which the emulator runs threads, warps and blocks
 LAUNCHES = []                                       # (kernel, grid, block), for tests that ask what was launched
+COPIES = []                                         # ("in" or "out", bytes), for tests that ask what was copied
 
 
 class RawModule:
@@ -221,6 +240,11 @@ class CUDARuntimeError(RuntimeError):
 
 
 cuda = types.SimpleNamespace(
-    Device=lambda: types.SimpleNamespace(id=0),
+    Device=lambda: types.SimpleNamespace(id=0, compute_capability="80", synchronize=lambda: None),
     runtime=types.SimpleNamespace(CUDARuntimeError=CUDARuntimeError, driverGetVersion=lambda: 12090,
                                   getDeviceCount=lambda: 1, getDeviceProperties=lambda i: {"name": b"an emulator"}))
+
+
+def get_default_memory_pool():
+    """What CuPy has taken of the device's memory; the emulator has none."""
+    return types.SimpleNamespace(total_bytes=lambda: 0)
