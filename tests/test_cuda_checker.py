@@ -49,6 +49,61 @@ BROKEN = {                                          # chapter: (true text, broke
         ("for (long long row = blockIdx.x;", "if (threadIdx.x >= C) return;\n    for (long long row = blockIdx.x;",
          "waits for lane .* of its warp, which has ended"),
     ],
+    "attention": [
+        # tiles.cuh
+        ("ROW = WIDTH / 4 + 1", "ROW = WIDTH / 4 + 2", "attention_forward.*writes out of bounds.*dynamic shared.*attention.cu"),
+        ("distance = 4;", "distance = 2;", DIFFERS),
+        ("i += THREADS", "i += THREADS - 1", "attention_forward.*races: writes what another.*dynamic shared.*tiles.cuh"),
+        ("first + row < N && d < D ?", "d < D ?", "attention_forward.*reads out of bounds.*argument (0|1|2).*tiles.cuh"),
+        ("first + row < N && d < D ?", "first + row < N ?",
+         "attention_forward.*reads out of bounds.*argument (0|1|2).*tiles.cuh|differs"),
+        ("first + own_row(i) < N && ", "", "attention_forward.*(writes out of bounds|another block).*argument 9.*tiles.cuh"),
+        (" && column(j) < D)", ")", "attention_forward.*(races|out of bounds).*argument 9.*tiles.cuh"),
+        ("b[other_row(j) * ROW + d]", "b[other_row(j) * ROW + d + 1]", "reads shared memory that was not|races|differs"),
+        # attention.cu, the forward pass
+        ("        __syncthreads();                                                // all tiles are there\n        if (seeds)\n"
+         "            dropout.of_queries<R>(weights, head, t0, s0);\n        real x[R][OTHER];", "real x[R][OTHER];",
+         "attention_forward.*(reads shared memory that was not written|races: reads what).*dynamic shared.*tiles.cuh"),
+        ("        __syncwarp();                                                   // the weights of its rows are there\n"
+         "        add_products(sum, weights, values); ", "        add_products(sum, weights, values); ",
+         "attention_forward.*(reads shared memory that was not written|races: reads what).*dynamic shared.*tiles.cuh"),
+        ("add_products(sum, weights, values);                             // (3)\n        __syncthreads();",
+         "add_products(sum, weights, values);",
+         "attention_forward.*races: writes what another thread read.*dynamic shared.*tiles.cuh"),
+        ("s - S <= t - T", "s <= t", DIFFERS),
+        ("t < T && s < S &&", "t < T &&", "attention_forward.*reads out of bounds.*argument 3.*attention.cu|differs"),
+        ("mask[(long long)b * S + s]", "mask[s]", DIFFERS),
+        ("stride((long long)H * D)", "stride(D)", "attention_forward.*(another block|out of bounds)|differs"),
+        ("sum[i][j] *= rescale;", ";", DIFFERS),
+        ("total[i] *= rescale;", "", DIFFERS),
+        ("total[i] = total[i] == 0 ? 1 : total[i];", "", DIFFERS),
+        ("if (threadIdx.x % 8 == 0 && t < T)\n            l[", "if (t < T)\n            l[",
+         "attention_forward.*races: writes what another thread wrote.*argument 10.*attention.cu"),
+        ("QUERIES)) : S;\n    real m[R]", "1)) : S;\n    real m[R]", DIFFERS),
+        # dropout
+        ("s0 / 4 + x % (2 * OTHER)", "s0 / 4", DIFFERS),
+        ("first + other_row(j) / 4", "other_row(j) / 4", DIFFERS),
+        ("other_row(y % OTHER)", "other_row(0)", DIFFERS),
+        ("of_keys<R>(weights, head, s0, t0);", "of_keys<R>(weights, head, t0, s0);", DIFFERS),
+        # the backward pass
+        ("l_of[i] = t < T ? l[head.number * T + t] : 0;", "l_of[i] = l[head.number * T + t];",
+         "attention_backward_queries.*reads out of bounds.*argument 11.*attention.cu"),
+        ("c_of[i] = over_eight<Sum>(c_of[i]);", "", DIFFERS),
+        (" - c_of[i])", ")", DIFFERS),
+        ("(dp[i][j] * M - c_of) * scale", "(dp[i][j] - c_of) * scale", DIFFERS),
+        ("(dp[i][j] * M - c_of) * scale", "(dp[i][j] * M - c_of)", DIFFERS),
+        ("max(0, T - S + s0)", "s0", DIFFERS),
+        ("*dxs = weights + KEYS * ROW_OF_WEIGHTS", "*dxs = weights", DIFFERS),
+        ("        __syncthreads();                                                // all tiles are there\n        if (seeds)\n"
+         "            dropout.of_keys", "        if (seeds)\n            dropout.of_keys",
+         "attention_backward_keys.*(reads shared memory that was not written|races: reads what).*tiles.cuh"),
+        ("        __syncwarp();                                                   // the weights of its rows are there\n"
+         "        add_products(sum_v,", "        add_products(sum_v,",
+         "attention_backward_keys.*(reads shared memory that was not written|races: reads what).*tiles.cuh"),
+        ("add_products(sum_k, dxs, queries);                              // (8)\n        __syncthreads();",
+         "add_products(sum_k, dxs, queries);",
+         "attention_backward_keys.*races: writes what another thread read.*dynamic shared.*tiles.cuh"),
+    ],
     "adamw": [
         ("    if (p >= P)\n        return;\n", "", "adamw_step.*reads out of bounds.*byte .* of argument 1.*adamw.cu:"),
         ("p >= P", "p > P", "adamw_step.*reads out of bounds.*adamw.cu:"),
@@ -169,9 +224,10 @@ def test_nothing_is_said_of_the_true_text(emulated, chapter):
 @pytest.mark.parametrize("chapter, text, replacement, said", [
     pytest.param(chapter, *row, id=f"{chapter}-{i}") for chapter in BROKEN for i, row in enumerate(BROKEN[chapter])])
 def test_a_broken_text_is_reported(emulated, monkeypatch, chapter, text, replacement, said):
-    source = launch.source(chapter, "float")
-    assert source.count(text) == 1, f"{text!r} stands {source.count(text)} times in {chapter}.cu"
-    monkeypatch.setattr(launch, "source", lambda *_: source.replace(text, replacement))
+    source = launch.source
+    times = source(chapter, "float").count(text)
+    assert times == 1, f"{text!r} stands {times} times in {chapter}.cu"
+    monkeypatch.setattr(launch, "source", lambda *which: source(*which).replace(text, replacement))
     report = said_of(emulated, chapter)
     assert report is not None and re.search(said, report), report
     if report != DIFFERS:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cuda_emu import emulator, stand_in
+from cuda_emu.cases import constants_of
 from cuda_emu.emulator import EmulatorError
 
 from minigpt import kernels, op, use
@@ -62,7 +63,7 @@ def test_a_kernel_takes_the_arguments_of_the_reference_with_the_same_defaults(na
 @pytest.mark.parametrize("real", ["float", "double"])
 @each_chapter
 def test_the_emulator_sees_the_parameters_that_the_launcher_believes_in(emulated, chapter, real):
-    module = emulator.Module(chapter, launch.source(chapter, real))
+    module = emulator.Module(chapter, launch.source(chapter, real, constants_of(chapter, real)[0]))
     assert module.types == {
         kernel: [("c" if p.const else "*" if p.pointer else " ", p.dtype(real)) for p in parameters]
         for kernel, parameters in launch.declarations(chapter).items()}

@@ -3,10 +3,12 @@
 What it finds that g++ does not: names that CUDA lacks, too many registers, too much shared memory, and arithmetic in
 double that slipped into a kernel of floats by a literal like 0.5.
 """
+import functools
 import re
 
 import pytest
 from cuda_emu import nvrtc
+from cuda_emu.cases import constants_of
 
 from minigpt import kernels
 from minigpt.kernels.cuda import launch
@@ -20,27 +22,35 @@ pytestmark = pytest.mark.skipif(nvrtc.library() is None,
                                 reason="no NVRTC: pip install nvidia-cuda-nvrtc-cu12, or 'minigpt[cuda-check]'")
 
 
-def compiled(chapter, real, architecture):
+@functools.cache
+def compiled(chapter, real, architecture, constants=()):
     if architecture not in nvrtc.architectures():
         pytest.skip(f"this NVRTC does not compile for sm_{architecture}")
-    return nvrtc.compiled(launch.source(chapter, real), f"{chapter}.cu", architecture, launch.OPTIONS)
+    return nvrtc.compiled(launch.source(chapter, real, constants), f"{chapter}.cu", architecture, launch.OPTIONS)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("chapter", CHAPTERS)
-def test_a_text_compiles_within_what_a_block_may_use(chapter, architecture):
-    ptx, log = compiled(chapter, "float", architecture)
-    used = nvrtc.resources(log)
+@pytest.mark.parametrize("chapter, constants", [
+    (chapter, constants) for chapter in CHAPTERS for constants in constants_of(chapter, "float")])
+def test_a_text_compiles_within_what_a_block_may_use(chapter, constants, architecture):
+    _, log = compiled(chapter, "float", architecture, constants)
+    used, threads = nvrtc.resources(log), threads_at_most(constants)
     assert set(used) == set(launch.declarations(chapter))
     for kernel, (registers, spilled, shared) in used.items():
         assert spilled == 0, f"{kernel} spills {spilled} bytes of registers into memory"
-        assert registers * launch.ROW_THREADS <= REGISTERS and shared <= SHARED, kernel
+        assert registers * threads <= REGISTERS and shared <= SHARED, kernel
+
+
+def threads_at_most(constants):
+    """How many threads are to find room on a multiprocessor: those of a block, or of the blocks that a chapter wants."""
+    given = dict(constants)
+    return given.get("THREADS", launch.ROW_THREADS) * given.get("BLOCKS", 1)
 
 
 @pytest.mark.parametrize("real", ["float", "double"])
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_the_compiler_sees_the_parameters_that_the_launcher_believes_in(chapter, real):
-    ptx, _ = compiled(chapter, real, 80)
+    ptx, _ = compiled(chapter, real, 80, constants_of(chapter, real)[0])
     believed = {kernel: [8 if parameter.pointer else parameter.dtype(real).itemsize for parameter in parameters]
                 for kernel, parameters in launch.declarations(chapter).items()}
     assert nvrtc.entries(ptx) == believed
@@ -48,7 +58,7 @@ def test_the_compiler_sees_the_parameters_that_the_launcher_believes_in(chapter,
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_a_kernel_of_floats_computes_in_floats(chapter):
-    ptx, _ = compiled(chapter, "float", 80)
+    ptx, _ = compiled(chapter, "float", 80, constants_of(chapter, "float")[0])
     for kernel, body in nvrtc.bodies(ptx).items():
         assert kernel in IN_DOUBLE or not re.findall(r".*\.f64.*", body), kernel
 

@@ -1,11 +1,22 @@
 """What is run on a device and compared with the NumPy version: the same cases on the stand-in for CuPy and on a GPU."""
+import importlib
+
 import numpy as np
 import pytest
 from numerics import assert_close, cast, examples
 
 from minigpt import Tensor, op, ops
+from minigpt.kernels.cuda import launch
 
 ON_CUDA = [name for name in op.ALL if "cuda" in op.ALL[name].pairs]
+
+
+def constants_of(chapter, real):
+    """The sets of constants that a chapter's text is compiled with: for most only an empty one."""
+    code = importlib.import_module(f"minigpt.kernels.cuda.{chapter}")
+    if not hasattr(code, "WIDTHS"):
+        return [()]
+    return [code.constants(width, np.dtype(launch.DTYPES[real]).itemsize) for width in code.WIDTHS]
 
 
 # Sizes that cross every limit of a kernel: rows longer than a block and not a multiple of one, more rows than there are
@@ -57,8 +68,20 @@ def heads(rng):
         yield (rng.normal(size=shape),), {"begin": 5}
 
 
+def queries_and_keys(rng):
+    """Tiles that are full, almost empty and one number too small; a cache; keys that nobody sees; wide heads."""
+    for B, T, S, H, D, masked, dropout, causal in (
+            (2, 67, 33, 1, 5, True, 0.3, True), (1, 35, 99, 2, 3, False, 0.0, True), (2, 33, 70, 1, 20, True, 0.4, False),
+            (3, 1, 65, 2, 16, False, 0.0, True), (1, 1, 1, 1, 1, False, 0.0, True), (0, 3, 5, 2, 8, False, 0.0, True),
+            (1, 65, 34, 1, 64, False, 0.2, True), (1, 34, 66, 1, 100, True, 0.1, True)):
+        q, k, v = (3 * rng.normal(size=(B, N, H, D)) for N in (T, S, S))
+        mask, seeds = rng.random((B, S)) < 0.7, rng.integers(2 ** 64, size=B, dtype=np.uint64)
+        mask[1:] = False
+        yield (q, k, v, mask if masked else None, seeds), {"causal": causal, "dropout": dropout}
+
+
 LARGE = {
-    "cross_entropy": rows_and_targets, "dropout": sequences_and_seeds, "embedding": tables_and_ids, "gelu": numbers,
+    "attention": queries_and_keys, "cross_entropy": rows_and_targets, "dropout": sequences_and_seeds, "embedding": tables_and_ids, "gelu": numbers,
     "layer_norm": rows_and_weights, "log_softmax": rows, "relu": numbers, "relu_squared": numbers,
     "rms_norm": rows_and_scale, "rotary": heads, "sigmoid": numbers, "softmax": rows, "tanh": numbers,
 }

@@ -19,7 +19,7 @@ import numpy as np
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "cuda_emu"
 COMMON = ["-std=c++17", "-fPIC", "-g1", "-shared", "-w"]
-KERNEL = [*COMMON, "-O1", "-fno-builtin", "-fno-strict-aliasing", "-fno-gnu-unique", "-Wl,-Bsymbolic",
+KERNEL = [*COMMON, "-Og", "-fno-builtin", "-fno-strict-aliasing", "-fno-gnu-unique", "-Wl,-Bsymbolic",
           "-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0",
           "-fsanitize=bounds-strict,alignment,shift,signed-integer-overflow,integer-divide-by-zero",
           "-nodefaultlibs", "-lm", "-lc"]           # without the sanitizers' own libraries

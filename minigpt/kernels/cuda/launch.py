@@ -9,7 +9,8 @@ where grid is a number of blocks, or a tuple of two or three; the arguments are 
 or None for its pointers, Python numbers for the rest. What CuPy does not check is checked here, against the kernel's
 own declaration, because on a GPU a wrong argument is no error but a wrong result, or a crash somewhere later.
 
-A .cu is written for one type of floats, `real`. Its text is compiled twice at most, once for each type that is used.
+A .cu is written for one type of floats, `real`, and perhaps for sizes that have to be constants, because numbers in
+registers can't be counted while the kernel runs. Its text is compiled once for each type and sizes that are used.
 """
 import functools
 import operator
@@ -43,9 +44,9 @@ def row_threads(columns):
     return min(ROW_THREADS, max(1, -(-columns // WARP)) * WARP)
 
 
-def launch(chapter, kernel, grid, threads, *arguments, shared=0):
+def launch(chapter, kernel, grid, threads, *arguments, shared=0, constants=()):
     """Run a kernel of ext/cuda/CHAPTER.cu on `grid` blocks of `threads` threads, with `shared` bytes of dynamic
-    shared memory each; nothing where the grid is empty.
+    shared memory each; nothing where the grid is empty. constants: pairs (name, integer) that its text needs.
 
     Inputs (pointers to const) are made contiguous. Raises TypeError, ValueError or OverflowError for arguments that do
     not fit.
@@ -58,7 +59,8 @@ def launch(chapter, kernel, grid, threads, *arguments, shared=0):
         raise TypeError(f"{kernel} takes {len(parameters)} arguments, not {len(arguments)}")
     real = type_of_reals(kernel, parameters, arguments)
     fitting = [fit(kernel, parameter, argument, real) for parameter, argument in zip(parameters, arguments)]
-    compiled(cupy(), chapter, kernel, real, shared)(grid, (threads,), tuple(fitting), shared_mem=shared)
+    function = compiled(cupy(), chapter, kernel, real, constants, shared)
+    function(grid, (threads,), tuple(fitting), shared_mem=shared)
 
 
 def launch_each(chapter, kernel, *inputs):
@@ -76,30 +78,31 @@ def cupy():
 
 
 @functools.cache
-def compiled(cupy, chapter, kernel, real, shared):
-    """The kernel, compiled for this type of floats and allowed its share of shared memory."""
-    function = module(cupy, chapter, real).get_function(kernel)
+def compiled(cupy, chapter, kernel, real, constants, shared):
+    """The kernel, compiled for this type of floats and these constants, and allowed its share of shared memory."""
+    function = module(cupy, chapter, real, constants).get_function(kernel)
     if shared > 48 * 1024:                                  # what a block gets without asking
         function.max_dynamic_shared_size_bytes = shared
     return function
 
 
 @functools.cache
-def module(cupy, chapter, real):
-    return cupy.RawModule(code=source(chapter, real), options=OPTIONS)
+def module(cupy, chapter, real, constants):
+    return cupy.RawModule(code=source(chapter, real, constants), options=OPTIONS)
 
 
 # What stands in a .cu
 
-def source(chapter, real):
-    """The text to compile: `real` defined, and each #include "NAME.cuh" replaced by that file (CuPy's cache of compiled
-    kernels goes by the text alone, so an included file that was changed would go unnoticed)."""
+def source(chapter, real, constants=()):
+    """The text to compile: `real` and the constants defined, and each #include "NAME.cuh" replaced by that file (CuPy's
+    cache of compiled kernels goes by the text alone, so an included file that was changed would go unnoticed)."""
     lines = (SOURCES / f"{chapter}.cu").read_text(encoding="utf-8").splitlines()
     for i, line in enumerate(lines):
         if included := re.fullmatch(r'#include "(\w+\.cuh)"', line):
             text = (SOURCES / included[1]).read_text(encoding="utf-8")
             lines[i] = f'#line 1 "{included[1]}"\n{text}#line {i + 2} "{chapter}.cu"'
-    return "\n".join([f"typedef {real} real;", f'#line 1 "{chapter}.cu"', *lines, ""])
+    defined = [f"typedef {real} real;", *(f"constexpr int {name} = {value};" for name, value in constants)]
+    return "\n".join([*defined, f'#line 1 "{chapter}.cu"', *lines, ""])
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Parameter:
 def declarations(chapter):
     """{kernel: its parameters} of ext/cuda/CHAPTER.cu, read from the text."""
     text = (SOURCES / f"{chapter}.cu").read_text(encoding="utf-8")
-    kernels = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\(\w+\) )?(\w+)\(([^)]*)\)', text)
+    kernels = re.findall(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)\(([^)]*)\)', text)
     return {name: [declared(parameter) for parameter in parameters.split(",")] for name, parameters in kernels}
 
 
