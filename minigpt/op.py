@@ -9,7 +9,8 @@ The chapter minigpt/ops/CHAPTER.py holds the pair in NumPy: the reference. A com
 pair of the same two names in ext/cpu/CHAPTER.pyx, built into minigpt/kernels/cpu; one for a GPU stands in
 ext/cuda/CHAPTER.cu, launched by minigpt/kernels/cuda/CHAPTER.py. Which of them runs is decided at each call: CuPy
 arrays run the CUDA version, NumPy arrays the compiled one, and either the reference where there is no such version
-(CuPy's through NumPy's own dispatch) or inside `with use("reference")`. Both passes of one call run on the same one.
+(CuPy's through NumPy's own dispatch), where its forward pass returns NotImplemented because it was not made for such
+sizes, or inside `with use("reference")`. Both passes of one call run on the same one.
 
 What every pair may rely on, because it is seen to here and in tensor.py: arrays are C-contiguous; arrays of floats,
 dy included, are of one dtype; Python numbers have become arrays of that dtype; integer and bool arrays and None come
@@ -47,7 +48,11 @@ def op(forward, backward, examples, check=None):
         if check is not None:
             check(*arrays, **constants)
         forward, backward = chosen(pairs, arrays)
-        y, saved = forward(*arrays, **constants)
+        result = forward(*arrays, **constants)
+        if result is NotImplemented:
+            forward, backward = pairs["reference"]
+            result = forward(*arrays, **constants)
+        y, saved = result
         if recording.get() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
             return Tensor(y, node=Node(backward, saved, parents_of(inputs), y))
         return Tensor(y)

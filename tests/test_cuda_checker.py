@@ -17,6 +17,9 @@ from minigpt.kernels.cuda import launch
 
 pytestmark = pytest.mark.skipif(kernels.cuda.switched_off(), reason="MINIGPT_KERNELS=none")
 DIFFERS = "differs"
+THERE = f"__syncthreads();{48 * ' '}// all tiles are there\n        "      # in each kernel of attention
+READY = f"__syncwarp();{51 * ' '}// the weights of its rows are there\n        "
+IF_SEEDS = "if (seeds)\n            dropout.of_"
 BROKEN = {                                          # chapter: (true text, broken text, what is said)
     "layer_norm": [
         # common.cuh
@@ -51,21 +54,24 @@ BROKEN = {                                          # chapter: (true text, broke
     ],
     "attention": [
         # tiles.cuh
-        ("ROW = WIDTH / 4 + 1", "ROW = WIDTH / 4 + 2", "attention_forward.*writes out of bounds.*dynamic shared.*attention.cu"),
+        ("ROW = WIDTH / 4 + 1", "ROW = WIDTH / 4 + 2",
+         "attention_forward.*writes out of bounds.*dynamic shared.*attention.cu"),
         ("distance = 4;", "distance = 2;", DIFFERS),
-        ("i += THREADS", "i += THREADS - 1", "attention_forward.*races: writes what another.*dynamic shared.*tiles.cuh"),
-        ("first + row < N && d < D ?", "d < D ?", "attention_forward.*reads out of bounds.*argument (0|1|2).*tiles.cuh"),
+        ("i += THREADS", "i += THREADS - 1", "attention_forward.*races: writes what another.*shared.*tiles.cuh"),
+        ("first + row < N && d < D ?", "d < D ?",
+         "attention_forward.*reads out of bounds.*argument (0|1|2).*tiles.cuh"),
         ("first + row < N && d < D ?", "first + row < N ?",
          "attention_forward.*reads out of bounds.*argument (0|1|2).*tiles.cuh|differs"),
-        ("first + own_row(i) < N && ", "", "attention_forward.*(writes out of bounds|another block).*argument 9.*tiles.cuh"),
+        ("first + own_row(i) < N && ", "",
+         "attention_forward.*(writes out of bounds|another block).*argument 9.*tiles.cuh"),
         (" && column(j) < D)", ")", "attention_forward.*(races|out of bounds).*argument 9.*tiles.cuh"),
-        ("b[other_row(j) * ROW + d]", "b[other_row(j) * ROW + d + 1]", "reads shared memory that was not|races|differs"),
+        ("b[other_row(j) * ROW + d]", "b[other_row(j) * ROW + d + 1]",
+         "attention_forward.*reads shared memory that was not written.*tiles.cuh"),
         # attention.cu, the forward pass
-        ("        __syncthreads();                                                // all tiles are there\n        if (seeds)\n"
-         "            dropout.of_queries<R>(weights, head, t0, s0);\n        real x[R][OTHER];", "real x[R][OTHER];",
+        (THERE + IF_SEEDS + "queries<R>(weights, head, t0, s0);\n        real x[R][OTHER];",
+         IF_SEEDS + "queries<R>(weights, head, t0, s0);\n        real x[R][OTHER];",
          "attention_forward.*(reads shared memory that was not written|races: reads what).*dynamic shared.*tiles.cuh"),
-        ("        __syncwarp();                                                   // the weights of its rows are there\n"
-         "        add_products(sum, weights, values); ", "        add_products(sum, weights, values); ",
+        (READY + "add_products(sum, weights, values); ", "add_products(sum, weights, values); ",
          "attention_forward.*(reads shared memory that was not written|races: reads what).*dynamic shared.*tiles.cuh"),
         ("add_products(sum, weights, values);                             // (3)\n        __syncthreads();",
          "add_products(sum, weights, values);",
@@ -94,11 +100,9 @@ BROKEN = {                                          # chapter: (true text, broke
         ("(dp[i][j] * M - c_of) * scale", "(dp[i][j] * M - c_of)", DIFFERS),
         ("max(0, T - S + s0)", "s0", DIFFERS),
         ("*dxs = weights + KEYS * ROW_OF_WEIGHTS", "*dxs = weights", DIFFERS),
-        ("        __syncthreads();                                                // all tiles are there\n        if (seeds)\n"
-         "            dropout.of_keys", "        if (seeds)\n            dropout.of_keys",
+        (THERE + IF_SEEDS + "keys", IF_SEEDS + "keys",
          "attention_backward_keys.*(reads shared memory that was not written|races: reads what).*tiles.cuh"),
-        ("        __syncwarp();                                                   // the weights of its rows are there\n"
-         "        add_products(sum_v,", "        add_products(sum_v,",
+        (READY + "add_products(sum_v,", "add_products(sum_v,",
          "attention_backward_keys.*(reads shared memory that was not written|races: reads what).*tiles.cuh"),
         ("add_products(sum_k, dxs, queries);                              // (8)\n        __syncthreads();",
          "add_products(sum_k, dxs, queries);",
@@ -186,10 +190,19 @@ BROKEN = {                                          # chapter: (true text, broke
     ],
     "gelu": [
         ("    if (i < N)\n        y[i]", "    y[i]", "gelu_forward.*out of bounds.*gelu.cu"),
-        ("i >= N", "i > N", "gelu_backward.*out of bounds.*gelu.cu"),
-        ("+ x[i] * slope", "", DIFFERS),
+        ("    if (i < N)\n        dx[i]", "    if (i <= N)\n        dx[i]", "gelu_backward.*out of bounds.*gelu.cu"),
+        ("+ x * slope", "", DIFFERS),
         ("0.134145", "0.044715", DIFFERS),
         ("0.3989422804014327", "0.7978845608028654", DIFFERS),
+    ],
+    "mlp": [
+        ("f < F;", "f <= F;", "mlp_forward.*(out of bounds|races).*mlp.cu"),
+        ("(b ? b[f] : 0)", "b[f]", "mlp_forward.*reads out of bounds.*mlp.cu"),
+        ("        h[begin + f] = x;\n", "", DIFFERS),
+        ("begin = (long long)blockIdx.x * F", "begin = blockIdx.x * (F - 1)", "mlp_forward.*races with another block"),
+        ("    if (i >= N)\n        return;\n", "", "mlp_backward.*reads out of bounds.*argument 0.*mlp.cu"),
+        ("da[i] *=", "da[i] =", DIFFERS),
+        ("x < 0 ? 0 : 2 * x", "x < 0 ? 0 : x", DIFFERS),
     ],
     "relu_squared": [
         ("dy[i] * 2 * x[i]", "dy[i] * x[i]", DIFFERS),

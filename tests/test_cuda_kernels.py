@@ -15,7 +15,7 @@ from cuda_emu.emulator import ORDERS
 from hypothesis import given
 from hypothesis import strategies as st
 from inputs import INPUTS
-from numerics import check_pair, examples, is_float
+from numerics import assert_close, check_pair, examples, is_float
 
 from minigpt import Tensor, kernels, op, ops, use
 
@@ -116,6 +116,22 @@ def test_nothing_waits_for_the_device(emulated, monkeypatch, name):
     y.backward(emulated.asarray(np.ones(y.shape)))
 
 
+@pytest.mark.parametrize("name", [name for name in op.ALL if name not in ON_CUDA])
+def test_an_operation_without_a_kernel_runs_its_numpy_version_on_the_device(cupy, name):
+    for arrays, constants in examples(name):
+        on_host, on_gpu = ([x if x is None else Tensor(put(x), requires_grad=is_float(x)) for x in arrays]
+                           for put in (np.asarray, cupy.asarray))
+        with use("reference"):
+            expected = op.ALL[name](*on_host, **constants)
+            expected.backward(np.cos(np.arange(expected.size)).reshape(expected.shape))
+        y = op.ALL[name](*on_gpu, **constants)
+        y.backward(cupy.asarray(np.cos(np.arange(y.size)).reshape(y.shape)))
+        assert_close(cupy.asnumpy(y.data), expected.data)
+        for x, wanted in zip(on_gpu, on_host):
+            if isinstance(x, Tensor) and x.requires_grad:
+                assert_close(cupy.asnumpy(x.grad), wanted.grad)
+
+
 # Kernels without a gradient
 
 @each_dtype
@@ -138,6 +154,48 @@ def test_dropout_keeps_the_very_places_that_the_reference_keeps(cupy, dtype):
     np.testing.assert_array_equal(ops.dropout(cupy.asarray(x), cupy.asarray(seeds), p=0.37).data.get(), expected)
 
 
+around_tiles = st.sampled_from([1, 7, 8, 9, 31, 32, 33, 64, 65, 97])
+
+
+@given(data=st.data())
+def test_attention_agrees_with_the_reference_around_the_edges_of_tiles(emulated, monkeypatch, data):
+    T, S = data.draw(around_tiles), data.draw(around_tiles)
+    B, H, D = data.draw(st.sampled_from([(1, 1, 31), (1, 1, 32), (1, 2, 3), (2, 1, 5), (1, 1, 33), (0, 1, 4)]))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    q, k, v = (data.draw(st.sampled_from([0.1, 1, 4])) * rng.normal(size=(B, N, H, D)) for N in (T, S, S))
+    mask = rng.random((B, S)) < data.draw(st.sampled_from([0.0, 0.3, 0.9]))
+    arrays = q, k, v, mask if data.draw(st.booleans()) else None, rng.integers(2 ** 64, size=B, dtype=np.uint64)
+    constants = {"causal": data.draw(st.booleans()), "dropout": data.draw(st.sampled_from([0.0, 0.3]))}
+    monkeypatch.setattr(stand_in, "ORDER", data.draw(st.sampled_from(ORDERS)))
+    dtype = data.draw(st.sampled_from([np.float32, np.float64]))
+    assert_like_the_reference(emulated, "attention", arrays, constants, dtype, size=1)
+
+
+def test_attention_drops_the_very_weights_that_the_reference_drops(cupy):
+    """Where all keys are 0 and values are the places of an identity matrix, y is a row of weights."""
+    T, S, seeds = 70, 50, np.random.default_rng(0).integers(2 ** 64, size=2, dtype=np.uint64)
+    q, k, v = np.zeros((2, T, 3, S)), np.zeros((2, S, 3, S)), np.broadcast_to(np.eye(S)[None, :, None], (2, S, 3, S))
+    arrays, constants = (q, k, v.copy(), None, seeds), {"causal": False, "dropout": 0.37}
+    expected = ops.attention.pairs["reference"][0](*arrays, **constants)[0]
+    y = ops.attention(*(x if x is None else cupy.asarray(x) for x in arrays), **constants).data.get()
+    np.testing.assert_array_equal(y == 0, expected == 0)
+    assert 0.6 < np.mean(y != 0) < 0.66
+
+
+def test_heads_too_wide_for_a_tile_run_the_numpy_version(emulated, monkeypatch):
+    launches = []
+    monkeypatch.setattr(stand_in, "LAUNCHES", launches)
+    arrays = [np.random.default_rng(0).normal(size=(1, 3, 2, 129)) for _ in range(3)]
+    q, k, v = (Tensor(emulated.asarray(x), requires_grad=True) for x in arrays)
+    y = ops.attention(q, k, v)
+    y.backward(emulated.asarray(np.ones(y.shape)))
+    expected, saved = ops.attention.pairs["reference"][0](*arrays)
+    dq, *_ = ops.attention.pairs["reference"][1](np.ones(y.shape), saved)
+    assert_close(y.data.get(), expected)
+    assert_close(q.grad.get(), dq)
+    assert launches == []
+
+
 @pytest.mark.parametrize("chapter", WRONG_VALUES)
 def test_a_wrong_id_gives_no_numbers(cupy, chapter):
     WRONG_VALUES[chapter](cupy)
@@ -152,3 +210,10 @@ def test_what_is_no_number_stays_so(cupy, name):
     arrays = [cupy.asarray(x)] + [cupy.asarray(np.ones(40, np.float32))] * name.startswith("layer")
     y = op.ALL[name](*arrays).data.get()
     assert np.isnan(y[0, 3]) and np.isfinite(y[1]).all()
+
+
+def test_a_query_that_is_no_number_stays_so(cupy):
+    q, k = np.ones((1, 4, 1, 8), np.float32), cupy.asarray(np.ones((1, 4, 1, 8), np.float32))
+    q[0, 1, 0, 2] = np.nan
+    y = ops.attention(cupy.asarray(q), k, k).data.get()
+    assert np.isnan(y[0]).all((1, 2)).tolist() == [False, True, False, False] and np.isfinite(y[0, [0, 2, 3]]).all()

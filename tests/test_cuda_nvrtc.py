@@ -42,7 +42,7 @@ def test_a_text_compiles_within_what_a_block_may_use(chapter, constants, archite
 
 
 def threads_at_most(constants):
-    """How many threads are to find room on a multiprocessor: those of a block, or of the blocks that a chapter wants."""
+    """How many threads have to find room on a multiprocessor: those of a block, or of as many as a chapter wants."""
     given = dict(constants)
     return given.get("THREADS", launch.ROW_THREADS) * given.get("BLOCKS", 1)
 

@@ -90,9 +90,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_forward(
     extern __shared__ Four memory[];
     Four *queries = memory, *keys = queries + QUERIES * ROW, *values = keys + KEYS * ROW;
     Four *weights = values + KEYS * ROW;
-    const Head head((T + QUERIES - 1) / QUERIES, T, S, H, D);
+    const int tiles = (T + QUERIES - 1) / QUERIES;
+    const Head head(tiles, T, S, H, D);
     const Dropout dropout = {seeds, threshold, scale_of_kept};
-    const int t0 = head.tile * QUERIES, end = causal ? min(S, S - T + min(T, t0 + QUERIES)) : S;
+    const int t0 = (tiles - 1 - head.tile) * QUERIES;                   // first the blocks that have the most to do
+    const int end = causal ? min(S, S - T + min(T, t0 + QUERIES)) : S;
     real m[R], total[R], sum[R][COLUMNS];
     clear(sum);
     #pragma unroll
@@ -161,9 +163,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) attention_backward
     extern __shared__ Four memory[];
     Four *queries = memory, *dys = queries + QUERIES * ROW, *keys = dys + QUERIES * ROW, *values = keys + KEYS * ROW;
     Four *weights = values + KEYS * ROW;
-    const Head head((T + QUERIES - 1) / QUERIES, T, S, H, D);
+    const int tiles = (T + QUERIES - 1) / QUERIES;
+    const Head head(tiles, T, S, H, D);
     const Dropout dropout = {seeds, threshold, scale_of_kept};
-    const int t0 = head.tile * QUERIES, end = causal ? min(S, S - T + min(T, t0 + QUERIES)) : S;
+    const int t0 = (tiles - 1 - head.tile) * QUERIES;                   // first the blocks that have the most to do
+    const int end = causal ? min(S, S - T + min(T, t0 + QUERIES)) : S;
     real l_of[R], c_of[R], sum[R][COLUMNS];
     clear(sum);
     #pragma unroll

@@ -48,6 +48,14 @@ def rows_and_targets(rng):
     yield (np.array([[-np.inf, 1, -np.inf, 2], [88, -88, 700, 0]]), np.array([3, 2])), {}
 
 
+def rows_and_matrices(rng):
+    for (x,), _ in rows(rng):
+        C, F = x.shape[-1], max(1, 600 - x.shape[-1])
+        for activation, b in ("gelu", rng.normal(size=F)), ("relu_squared", None):
+            w1, w2 = rng.normal(size=(C, F)) / C ** 0.5, rng.normal(size=(F, 3))
+            yield (x, w1, b, w2, None if b is None else rng.normal(size=3)), {"activation": activation}
+
+
 def tables_and_ids(rng):
     for V, C, N in (3, 70, 500), (300, 33, 41), (1, 1, 1), (5, 3, 0), (2100, 33, 9):
         yield (rng.normal(size=(V, C)), rng.integers(V, size=N)), {}
@@ -70,10 +78,11 @@ def heads(rng):
 
 def queries_and_keys(rng):
     """Tiles that are full, almost empty and one number too small; a cache; keys that nobody sees; wide heads."""
-    for B, T, S, H, D, masked, dropout, causal in (
-            (2, 67, 33, 1, 5, True, 0.3, True), (1, 35, 99, 2, 3, False, 0.0, True), (2, 33, 70, 1, 20, True, 0.4, False),
-            (3, 1, 65, 2, 16, False, 0.0, True), (1, 1, 1, 1, 1, False, 0.0, True), (0, 3, 5, 2, 8, False, 0.0, True),
-            (1, 65, 34, 1, 64, False, 0.2, True), (1, 34, 66, 1, 100, True, 0.1, True)):
+    for (B, T, S, H, D), masked, dropout, causal in (
+            ((2, 67, 33, 1, 5), True, 0.3, True), ((1, 35, 99, 2, 3), False, 0.0, True),
+            ((2, 33, 70, 1, 20), True, 0.4, False), ((3, 1, 65, 2, 16), False, 0.0, True),
+            ((1, 1, 1, 1, 1), False, 0.0, True), ((0, 3, 5, 2, 8), False, 0.0, True),
+            ((1, 65, 34, 1, 64), False, 0.2, True), ((1, 34, 66, 1, 100), True, 0.1, True)):
         q, k, v = (3 * rng.normal(size=(B, N, H, D)) for N in (T, S, S))
         mask, seeds = rng.random((B, S)) < 0.7, rng.integers(2 ** 64, size=B, dtype=np.uint64)
         mask[1:] = False
@@ -81,9 +90,10 @@ def queries_and_keys(rng):
 
 
 LARGE = {
-    "attention": queries_and_keys, "cross_entropy": rows_and_targets, "dropout": sequences_and_seeds, "embedding": tables_and_ids, "gelu": numbers,
-    "layer_norm": rows_and_weights, "log_softmax": rows, "relu": numbers, "relu_squared": numbers,
-    "rms_norm": rows_and_scale, "rotary": heads, "sigmoid": numbers, "softmax": rows, "tanh": numbers,
+    "attention": queries_and_keys, "cross_entropy": rows_and_targets, "dropout": sequences_and_seeds,
+    "embedding": tables_and_ids, "gelu": numbers, "layer_norm": rows_and_weights, "log_softmax": rows,
+    "mlp": rows_and_matrices, "relu": numbers, "relu_squared": numbers, "rms_norm": rows_and_scale, "rotary": heads,
+    "sigmoid": numbers, "softmax": rows, "tanh": numbers,
 }
 
 

@@ -1,7 +1,8 @@
 """attention on a GPU: launches ext/cuda/attention.cu, which says what a block does, and with which threads.
 
-The more numbers a row has, the fewer rows fit a tile: what a block needs stays below 64 KB for every width and dtype, of
-which a GPU grants 48 without asking, and two or more blocks share a multiprocessor of a large one.
+The more bytes a row has, the fewer rows fit into a tile: what a block takes of shared memory stays below 64 KB, the least
+that any GPU since 2017 has, for every width and dtype, and below the 48 KB that need not be asked for in float32 up to a
+width of 64. Heads of more than 128 numbers run the NumPy version.
 """
 import numpy as np
 
@@ -33,6 +34,8 @@ def tiles(which, D, itemsize, *, own, other, weights):
 
 def attention_forward(q, k, v, mask=None, seeds=None, *, causal=True, dropout=0.0):
     (B, T, H, D), S = q.shape, k.shape[1]
+    if D > WIDTHS[-1]:
+        return NotImplemented                                               # its tiles would not fit
     y, l = np.empty_like(q), np.empty((B, H, T), q.dtype, like=q)
     rows, needs = tiles("OWN_FORWARD", D, q.dtype.itemsize, own=1, other=2, weights=1)
     launch("attention", "attention_forward", -(-T // rows) * B * H, THREADS, q, k, v,
