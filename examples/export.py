@@ -9,10 +9,11 @@
 Plain GPT-2 only: transformers has no model that computes what gpt_modern does. Takes a second.
 """
 from dataclasses import dataclass
+from pathlib import Path
 
 from minigpt import checkpoint, huggingface
 from minigpt.settings import program
-from minigpt.tokenizers import CharTokenizer
+from minigpt.tokenizers import BpeTokenizer, CharTokenizer
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ def main(settings):
     saved = checkpoint.load(settings.checkpoint)
     huggingface.save(settings.out, saved.model)
     print(f"{len(saved.model.flat):,} parameters in {settings.out}, for transformers' from_pretrained")
+    if isinstance(saved.tokenizer, BpeTokenizer):
+        saved.tokenizer.save(Path(settings.out, "tokenizer.json"))
     if isinstance(saved.tokenizer, CharTokenizer):
         print(f"token i is character i of {saved.tokenizer.characters!r}")
 

@@ -18,6 +18,7 @@ import minigpt
 from minigpt import checkpoint, huggingface
 from minigpt.data import split
 from minigpt.kernels import cpu, cuda
+from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.ngram import NGram
 from minigpt.report import Progress, plot_losses, read_metrics
 from minigpt.settings import field_comments
@@ -364,6 +365,17 @@ def test_a_plain_run_is_exported(place, tmp_path):
     assert exported.config == saved.model.config
     np.testing.assert_array_equal(exported.flat.data, saved.model.flat.data)
     assert f"token i is character i of {saved.tokenizer.characters!r}" in shown
+
+
+def test_what_is_exported_with_byte_level_bpe_speaks_as_before(tmp_path):
+    tokenizer = BpeTokenizer.train(TEXT, 300)
+    model = GPT(GPTConfig(tokenizer.vocabulary_size, 16, 1, 2, 8))
+    model.flat.data += 0.3 * np.random.default_rng(0).standard_normal(len(model.flat), np.float32)
+    checkpoint.save(tmp_path / "run", model, tokenizer)
+    succeeds(program("export", "--checkpoint", tmp_path / "run", "--out", tmp_path / "hf"))
+    before, after = (succeeds(program("generate", flag, tmp_path / folder, "--prompt", "To be", "--length", "30"))
+                     for flag, folder in (("--checkpoint", "run"), ("--hf", "hf")))
+    assert before == after and len(after) > 30
 
 
 # ---- a terminal ----
