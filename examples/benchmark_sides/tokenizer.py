@@ -112,7 +112,8 @@ def encoders_of(tokenizer, others):
             encoders["tiktoken"] = encoding.encode_ordinary
         if "tokenizers" in others:
             import tokenizers
-            theirs = tokenizers.Tokenizer.from_str(json.dumps(tokenizer.to_dict()["tokenizer"]))
+            content = tokenizer.to_dict()["tokenizer"] | {"added_tokens": []}       # which it takes for special anywhere
+            theirs = tokenizers.Tokenizer.from_str(json.dumps(content))
             encoders["tokenizers"] = lambda text: theirs.encode_batch_fast([text])[0].ids     # without places in the text
     except ImportError as error:
         raise UserError(f"{error.name} is not installed: pip install '.[tokenizer-oracle]'") from None
