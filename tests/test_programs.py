@@ -421,6 +421,7 @@ def test_help_explains_the_program_and_each_flag(name, monkeypatch):
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.syspath_prepend(EXAMPLES)                   # where a program that runs finds the others
     spec.loader.exec_module(module)
     shown = " ".join(succeeds(program(name, "--help")).split())
     assert " ".join(module.__doc__.split()) in shown
