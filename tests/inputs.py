@@ -90,11 +90,12 @@ def matmul_inputs(draw):
 
 @st.composite
 def mlp_inputs(draw):
+    # Not so large that gelu bends more than steps can follow, nor so small that the loss rounds a gradient away.
     C, F, O = (draw(odd_size) for _ in range(3))
-    small = st.floats(-1 / C, 1 / C)                                    # or gelu bends more than steps can follow
-    x = draw(floats((*draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4)), C)))
-    b1, b2 = (draw(st.one_of(st.none(), floats(n))) for n in (F, O))
-    return (x, draw(floats((C, F), small)), b1, draw(floats((F, O))), b2), {}
+    small = st.builds(lambda size, sign: sign * size / C, st.floats(0.25, 1), st.sampled_from([-1, 1]))
+    x = draw(floats((*draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4)), C), not_near_zero))
+    b1, b2 = (draw(st.one_of(st.none(), floats(n, st.floats(-1, 1)))) for n in (F, O))
+    return (x, draw(floats((C, F), small)), b1, draw(floats((F, O), not_near_zero)), b2), {}
 
 
 @st.composite
