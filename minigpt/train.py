@@ -173,7 +173,7 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     size = micro_batch_size(settings, workers.total, workers.ranks.size)
 
     def loss(model, part):
-        return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
+        return model.training_loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
 
     total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
     norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan

@@ -59,6 +59,8 @@ BROKEN = {                                          # operation: (true text, bro
     "rotary": [("cos, sin, -1", "cos, sin, 1"), ("turned(dy, cos, sin, -1)", "dy")],
     "mlp": [("(dy, (a, w2, has_b2, False))", "(dy, (h, w2, has_b2, False))"), ("f_backward(da, of_f)", "(da,)"),
             ("(dh, (x, w1, has_b1, False))", "(da, (x, w1, has_b1, False))")],
+    "experts": [("(dy[R] * u).sum(-1)", "dy[R].sum(-1)"), ("gates[R][:, None] * dy[R]", "dy[R]"),
+                ("dx[R], dw1[e]", "dx[R[::-1]], dw1[e]"), ("_, dw2[e], _ =", "_, dw2[-1 - e], _ =")],
     "relu_squared": [("2 * np.maximum", "np.maximum"), ("np.maximum(x, 0)", "x")],
     "dropout": [("dy * scaled_mask(dy, seeds, p)", "dy"),
                 ("scaled_mask(dy, seeds, p)", "(scaled_mask(dy, seeds, p) > 0)"),
