@@ -99,6 +99,8 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     """
     out, context = Path(out), model.config.context
     resumed, position = position is not None, position or Position()
+    if settings.recompute and not hasattr(model, "recompute_blocks"):
+        raise UserError(f"{model.name} has no blocks to recompute: leave --recompute out")
     model.recompute_blocks = settings.recompute
     optimizer = make_optimizer(model.flat, settings)
     if resumed:
