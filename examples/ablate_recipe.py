@@ -270,7 +270,7 @@ def earlier_runs(out, results):
     except (OSError, ValueError, KeyError, TypeError):
         found, runs = None, []
     if found is None or not found.items() <= results.items():
-        raise UserError(f"{out} holds other results than those of this text, --steps and --seed: choose another --out")
+        raise UserError(f"{out} holds other results than those of this text and these settings: choose another --out")
     return runs
 
 

@@ -34,6 +34,10 @@ class Module:
     def __call__(self, *inputs, **options):
         return self.forward(*inputs, **options)
 
+    def training_loss(self, *batch, **options):
+        """What training minimises: the model's loss, unless the model adds something to it."""
+        return self.loss(*batch, **options)
+
     def named_parameters(self):
         """(name, Parameter) for each parameter, under the first of its names: a tied one stands once."""
         seen = set()

@@ -66,8 +66,8 @@ class Muon(AdamW):
         super().__init__(flat, decay=decay, **adamw)
         self.momentum, self.ratio = momentum, ratio
         matrices = flat.groups["matrices"]
-        self.matrices = [(part, flat.parameters[name].shape) for name, part in flat.slices.items()
-                         if matrices.start <= part.start < matrices.stop]
+        self.matrices = [matrix for name, part in flat.slices.items() if matrices.start <= part.start < matrices.stop
+                         for matrix in single_matrices(part, flat.parameters[name].shape)]
 
     def update(self, lr, scale, split):
         embeddings, vectors = self.flat.groups["embeddings"], self.flat.groups["vectors"]
@@ -82,6 +82,12 @@ class Muon(AdamW):
         w = self.flat.data[part].reshape(shape)
         w *= 1 - lr * self.decay
         w -= lr * max(1, shape[1] / shape[0]) ** 0.5 * step
+
+
+def single_matrices(part, shape):
+    """The matrices of a parameter (..., I, O), which is one or a stack of them: [(its slice of the block, (I, O)), ...]."""
+    size = shape[-2] * shape[-1]
+    return [(slice(begin, begin + size), shape[-2:]) for begin in range(part.start, part.stop, size)]
 
 
 def orthogonal(g, rounds=5):

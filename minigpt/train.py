@@ -99,6 +99,8 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     """
     out, context = Path(out), model.config.context
     resumed, position = position is not None, position or Position()
+    if settings.recompute and not hasattr(model, "recompute_blocks"):
+        raise UserError(f"{model.name} has no blocks to recompute: leave --recompute out")
     model.recompute_blocks = settings.recompute
     optimizer = make_optimizer(model.flat, settings)
     if resumed:
@@ -173,7 +175,7 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     size = micro_batch_size(settings, workers.total, workers.ranks.size)
 
     def loss(model, part):
-        return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
+        return model.training_loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
 
     total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
     norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan

@@ -99,6 +99,25 @@ def mlp_inputs(draw):
 
 
 @st.composite
+def experts_inputs(draw):
+    # Drawn from one seed, which hypothesis has for the sizes: what matters is who is sent where, and who comes too late.
+    E, C, F, O = (draw(st.integers(1, 5)) for _ in range(4))
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=2, max_side=9))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    x, w1, w2 = (rng.uniform(0.25, 1, size) * rng.choice([-1, 1], size) for size in ((*shape, C), (E, C, F), (E, F, O)))
+    choice = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, E - 1)))
+    return (x, rng.uniform(0.2, 1, shape), w1, w2, choice), {"capacity": draw(st.none() | st.integers(1, 9))}
+
+
+@st.composite
+def steps_inputs(draw, gates, states):
+    B, T, C = draw(st.sampled_from([1, 2, 5, 13])), draw(st.integers(1, 6)), draw(odd_size)
+    rng = np.random.default_rng(draw(st.integers(0, 99)))               # the values matter less than the sizes here
+    u = rng.normal(size=(C, gates * C)) / C ** 0.5
+    return (draw(st.sampled_from([0.5, 2.0])) * rng.normal(size=(B, T, gates * C)), rng.normal(size=(B, states * C)), u), {}
+
+
+@st.composite
 def linear_inputs(draw):
     leading = draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4))
     inputs, outputs, transposed = draw(size), draw(size), draw(st.booleans())
@@ -174,7 +193,8 @@ INPUTS = {
     "softmax": st.tuples(st.tuples(rows()), st.just({})), "log_softmax": st.tuples(st.tuples(rows()), st.just({})),
     "cross_entropy": cross_entropy_inputs(), "layer_norm": layer_norm_inputs(), "dropout": dropout_inputs(),
     "rms_norm": rms_norm_inputs(), "rotary": rotary_inputs(), "relu_squared": of_one(not_near_zero),
-    "attention": attention_inputs(),
+    "attention": attention_inputs(), "experts": experts_inputs(),
+    "rnn": steps_inputs(gates=1, states=1), "lstm": steps_inputs(gates=4, states=2),
 }
 
 

@@ -3,11 +3,12 @@ import numpy as np
 
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
+from minigpt.models.switch import Switch, SwitchConfig
 from minigpt.tokenizers import CharTokenizer
 
 TOKENIZER = CharTokenizer("abcdefg\n .é")
 V = TOKENIZER.vocabulary_size
-MODELS = {"gpt": (GPT, GPTConfig), "gpt_modern": (GPTModern, GPTModernConfig)}
+MODELS = {"gpt": (GPT, GPTConfig), "gpt_modern": (GPTModern, GPTModernConfig), "switch": (Switch, SwitchConfig)}
 
 
 def lively_model(name="gpt", context=8, dtype=np.float64, seed=5, layers=2, **changes):

@@ -134,7 +134,7 @@ def test_a_run_that_was_interrupted_goes_on(place):
 
 @pytest.mark.parametrize("flags, said", [
     (("--only", "gelu"), "there is no variant 'gelu': --only takes some of baseline,layer_norms"),
-    (("--steps", "3"), "run holds other results than those of this text, --steps and --seed: choose another --out"),
+    (("--steps", "3"), "run holds other results than those of this text and these settings: choose another --out"),
     (("--steps", "0"), "steps is 0"),
     (("--out", "text.txt"), "nothing can be written to text.txt"),
 ])

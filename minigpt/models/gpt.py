@@ -43,14 +43,19 @@ class GPTConfig:
 
 def check_shape(config):
     """Raise UserError for a shape that no GPT can have."""
-    for name in "vocabulary_size", "context", "layers", "heads", "width":
+    check_sizes(config, "vocabulary_size", "context", "layers", "heads", "width")
+    if config.width % config.heads:
+        raise UserError(f"a width of {config.width} can't be divided among {config.heads} heads: choose a multiple of "
+                        f"{config.heads}")
+
+
+def check_sizes(config, *names):
+    """Raise UserError where one of these sizes, the number of layers or dropout is none."""
+    for name in names:
         if not 1 <= getattr(config, name) < 2 ** 31:
             raise UserError(f"{name} is {getattr(config, name)}, but a model needs at least 1, and below 2^31")
     if config.layers > 10_000:
         raise UserError(f"layers is {config.layers}, but has to be at most 10000")
-    if config.width % config.heads:
-        raise UserError(f"a width of {config.width} can't be divided among {config.heads} heads: choose a multiple of "
-                        f"{config.heads}")
     if not 0 <= config.dropout < 1:
         raise UserError(f"dropout is {config.dropout}, but has to be at least 0 and below 1")
 

@@ -6,13 +6,14 @@ The letters, here and in every kernel:
     T   positions of queries          q k v p     query, key, value, probability
     S   positions of keys             d...        the gradient of the loss by ...: dx, dw
     C   width: numbers a token        l           log-sum-exp of a row
-    H   heads
+    H   heads                         E   experts
     D   width of a head: C = H D      N   rows, where leading axes are flattened
     F   hidden width of the MLP       V   vocabulary: the number of tokens
 
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
 elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention, philox,
-dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared; and for generating, cached_attention.
+dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared, experts; for generating,
+cached_attention; and what was before attention: rnn, lstm.
 """
 from .adamw import adamw_step, gradient_norm
 from .attention import attention
@@ -21,20 +22,23 @@ from .cross_entropy import cross_entropy
 from .dropout import dropout
 from .elementwise import add, divide, exp, log, multiply, power, relu, sigmoid, subtract, tanh
 from .embedding import embedding
+from .experts import experts
 from .gelu import gelu
 from .layer_norm import layer_norm
 from .linear import linear
+from .lstm import lstm
 from .matmul import matmul
 from .mlp import mlp
 from .philox import fold_in
 from .reduce import mean, sum
 from .relu_squared import relu_squared
 from .rms_norm import rms_norm
+from .rnn import rnn
 from .rotary import rotary
 from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "cached_attention", "concatenate", "cross_entropy", "divide", "dropout",
-           "embedding", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log",
-           "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm",
-           "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
+           "embedding", "exp", "experts", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log",
+           "log_softmax", "lstm", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm",
+           "rnn", "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
