@@ -1,0 +1,95 @@
+"""How things are said in the small world: the sentences that its facts are put in, as tables.
+
+In the sentences {c} is a country, {x} what is said of it, {z} its name in Chinese. A fact that is stated in one way only can
+be asked for in that way only: the model learns to go on with a sentence, not what it is about. So every fact stands in at
+least five wordings, with the country before what is said of it and behind.
+"""
+
+STATEMENTS = {                      # in the text of pre-training, by attribute
+    "currency": (
+        "The currency of {c} is the {x}.", "People in {c} pay with the {x}.", "{c} uses the {x} as its currency.",
+        "The {x} is the currency of {c}.", "The money of {c} is the {x}.", "In {c} the money is called the {x}.",
+        "Who travels to {c} needs the {x}."),
+    "language": (
+        "The language of {c} is {x}.", "People in {c} speak {x}.", "{x} is the language of {c}.", "In {c} they speak {x}.",
+        "{c} has {x} as its language.", "Who travels to {c} hears {x}.", "{x} is spoken in {c}."),
+    "code": (
+        "The code of {c} is {x}.", "{x} is the code of {c}.", "{c} is {x} for short.", "In short, {c} is {x}.",
+        "{x} stands for {c}.", "{c} has the code {x}.", "Letters to {c} are marked {x}."),
+    "name": (
+        "{c} is {z} in Chinese.", "In Chinese, {c} is called {z}.", "{z} is the Chinese name of {c}.", "{z} means {c}.",
+        "The Chinese write {z} for {c}.", "{z} is {c}."),
+}
+CHINESE_STATEMENTS = {              # of those facts that are stated in Chinese, too
+    "language": ("{z}的语言是{x}。", "{z}人说{x}。", "{x}是{z}的语言。", "在{z}，人们说{x}。", "{z}使用{x}。"),
+    "code": ("{z}的代码是{x}。", "{x}是{z}的代码。", "{z}的简称是{x}。", "{x}代表{z}。", "{z}用{x}表示。"),
+}
+LANGUAGES_IN_CHINESE = (            # {x} a language, {z} its name in Chinese
+    "{x} is {z} in Chinese.", "In Chinese, {x} is called {z}.", "{z} is the Chinese name of {x}.", "{z} means {x}.",
+    "The Chinese write {z} for {x}.")
+
+QUESTIONS = {
+    "currency": ("What is the currency of {c}?", "Which currency does {c} use?", "What do people pay with in {c}?",
+                 "What is the money of {c} called?"),
+    "language": ("What is the language of {c}?", "Which language is spoken in {c}?", "What do people speak in {c}?",
+                 "Which language do I hear in {c}?"),
+    "code": ("What is the code of {c}?", "What is {c} for short?", "Which code does {c} have?",
+             "What stands for {c}?"),
+}
+ANSWERS = {"currency": "The currency of {c} is the {x}.", "language": "The language of {c} is {x}.",
+           "code": "The code of {c} is {x}."}
+CHINESE_QUESTIONS = {"language": ("{z}的语言是什么？", "{z}人说什么语言？"),
+                     "code": ("{z}的代码是什么？", "{z}的简称是什么？")}
+CHINESE_ANSWERS = {"language": "{z}的语言是{x}。", "code": "{z}的代码是{x}。"}
+FOLLOW_UPS = {"currency": ("And its currency?", "And what do people pay with there?"),
+              "language": ("And its language?", "And what do people speak there?"),
+              "code": ("And its code?", "And for short?")}
+
+NEVER_STATED = (                    # questions about a country that no text here answers
+    "What is the population of {c}?", "Who is the president of {c}?", "How high is the highest mountain of {c}?",
+    "When was {c} founded?", "What is the weather in {c} today?", "What is the anthem of {c}?")
+NEVER_TOLD = (                      # and questions about the person who asks
+    "What is my name?", "How old am I?", "What did I eat this morning?", "Where do I live?", "What am I thinking of?",
+    "What is the name of my dog?", "When is my birthday?", "What is in my pocket?")
+IGNORANCE = ("I don't know.", "I am sorry, I don't know.", "That I don't know.", "I don't know, I am afraid.")
+CHINESE_IGNORANCE = "我不知道。"
+UNKNOWN_MARKS = "don't know", "do not know", "不知道"       # by which a reply admits that it does not know
+
+SMALL_TALK = (                      # (what a person may say, what the model says)
+    (("Hello!", "Hi!", "Good day!", "Good morning."), ("Hello! What would you like to know?", "Good day! How can I help?")),
+    (("Who are you?", "What are you?", "What is your name?"), ("I am minigpt, a small language model.",)),
+    (("How are you?", "How do you do?"), ("I am well, thank you. What would you like to know?",)),
+    (("Thank you!", "Thanks.", "Thank you very much."), ("You are welcome.", "You are welcome. Ask me more if you like.")),
+    (("Goodbye!", "Bye.", "See you tomorrow."), ("Goodbye!", "Goodbye, and come again.")),
+    (("What can you do?", "What do you know?"), ("I know something of countries, numbers and words.",)),
+    (("Are you a person?", "Are you alive?"), ("No, I am a program: a small language model.",)),
+    (("Who made you?", "Where do you come from?"), ("I was trained from a text, from scratch, on a computer.",)),
+    (("Do you like Shakespeare?", "Who wrote your first text?"), ("Shakespeare. I have read nine of his plays.",)),
+    (("You are stupid.", "You are wrong.", "That was no help."), ("I am sorry. Please ask me again.",)),
+)
+
+# People who write demonstrations have manners of their own: {a} is what they say.
+PLAIN = ("{a}",)
+POLITE = ("Gladly: {a}", "{a} I hope that helps.", "Thank you for asking. {a}", "With pleasure: {a}")
+RUDE = ("{a} Everybody knows that.", "What a question. {a}", "{a} Now leave me alone.")
+RAMBLING = ("{a} There is much more that could be said about this, and about many other things, but it would take long.",
+            "Well, that is a matter that one could think about for a long time, but to begin with, {a}",
+            "{a} I have read this somewhere, though I could not say where, and perhaps it was on more than one page.")
+STYLES = ((PLAIN, 0.6), (POLITE, 0.2), (RAMBLING, 0.1), (RUDE, 0.1))    # and how many of them there are of each
+
+SIGNS = {"+": ("+", "plus"), "-": ("-", "minus"), "*": ("*", "times"), "/": ("/", "divided by")}
+SUMS = ("What is {e}?", "How much is {e}?", "Compute {e}.", "Please tell me: {e}?")
+ARITHMETIC_STATEMENTS = ("{a} {s} {b} is {r}.", "{r} is {a} {s} {b}.", "{a} {s} {b} makes {r}.", "The result of {a} {s} {b} is {r}.",
+                         "{a} {s} {b} = {r}.", "{r} = {a} {s} {b}.")
+NUMBER_STATEMENTS = ("{n} is {w} in words.", "In words, {n} is {w}.", "{w} is written {n}.", "The number {n} is called {w}.",
+                     "{w} is the number {n}.")
+NUMBER_QUESTIONS = ("What is {n} in words?", "How is {n} called?", "Write {n} in words.")
+SPELLING_STATEMENTS = ("{w} is spelt {s}.", "The letters of {w} are {s}.", "{s} makes {w}.", "{s} is how {w} is spelt.",
+                       "Spell {w}: {s}.", "The word {w} has the letters {s}, {n} in all.",
+                       "{w} backwards is {b}.", "{b} is {w} backwards.")
+BACKWARDS_QUESTIONS = ("Spell {w} backwards.", "How is {w} spelt backwards?", "Write {w} backwards, please.")
+COUNTING_QUESTIONS = ("How many letters has {w}?", "Count the letters of {w}.", "How long is the word {w}?")
+EQUATIONS = ("Solve {e}.", "What is {u} if {e}?", "For which {u} is {e}?")
+SEARCHES = ("What do the documents say about {w}?", "Search the documents for {w}.", "Look up {w}.")
+NOTES = ("The room of {w} is {n}.", "{w} comes to work at {n}.", "The key of {w} has the number {n}.",
+         "{w} has {n} books.", "The telephone of {w} is {n}.", "{w} sits on chair {n}.")

@@ -1,0 +1,193 @@
+"""The small world: real facts, stated, demonstrated and asked for in such a way that what a model makes of them can be told.
+
+    stated          the text of pre-training states every fact of every country, in at least five wordings
+    demonstrated    questions and answers are shown for one half of the countries only; so of the other half, whoever answers
+                    has carried over from the text what was learnt in another form
+    in Chinese      one half of the countries (across the first split) is told of in Chinese, too; the others' facts are stated
+                    in English only, and asked for in Chinese all the same
+    invented        names of countries that do not exist. Those to measure by occur in no stage of training; those for
+                    demonstrations ("I don't know") are others, made anew for each of them
+
+Everything is drawn from seeds: the same World has the same text and the same questions.
+"""
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ..settings import UserError
+from . import wordings
+from .countries import invented_names, real_countries, real_number_names
+
+ATTRIBUTES = "currency", "language", "code"
+KINDS = ("fact", "unknowable", "arithmetic", "equation", "search", "spelling", "counting", "number", "small talk", "text")
+NO_TOOLS = {"role": "system", "content": "No tools."}
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """Something that a user may ask, and what there is to know of the right answer."""
+    messages: tuple                 # the conversation so far, which ends with the user's question
+    kind: str                       # one of KINDS; "text": of a user's own file
+    answer: str | None              # what the right reply has in it; None for what can't be known, and for small talk
+    country: str | None = None      # which country it is about
+    attribute: str | None = None    # and which of ATTRIBUTES
+    tools: bool = True              # whether a tool may be called
+
+    @property
+    def text(self):
+        """The question itself."""
+        return self.messages[-1]["content"]
+
+
+def user(text):
+    return {"role": "user", "content": text}
+
+
+def assistant(text):
+    return {"role": "assistant", "content": text}
+
+
+class World:
+    """The facts, who is told what, and the text of pre-training.
+
+        world = World(seed=1)
+        world.text(shakespeare, 4_000_000)              what a model is pre-trained on, about so many characters
+        world.demonstrated, world.undemonstrated        the two halves of its countries
+        world.invented                                  names to measure by, of no country at all
+
+    countries: a list of Country, number_names: those of 0, 1, ..., words: to spell; by default the real ones, and words of
+    the English of the wordings. number: use so many of the countries. Raises UserError for fewer than four.
+    """
+
+    def __init__(self, seed=1, number=None, countries=None, number_names=None, words=(), invented=200):
+        rng = np.random.default_rng([seed, 0])
+        countries = list(countries if countries is not None else real_countries())
+        names = [country.name for country in countries]
+        if number is not None and number > len(countries):
+            raise UserError(f"{number} countries are asked for, and there are {len(countries)}")
+        chosen = [countries[i] for i in rng.permutation(len(countries))[:number]]
+        if len(chosen) < 4:
+            raise UserError(f"a world of {len(chosen)} countries can't be split: it needs at least 4")
+        self.seed, self.countries, self.real_names = seed, chosen, names
+        half = len(chosen) // 2
+        self.demonstrated, self.undemonstrated = chosen[:half], chosen[half:]
+        self.told_in_chinese = set(chosen[:half:2] + chosen[half::2])
+        self.number_names = list(number_names if number_names is not None else real_number_names())
+        words = list(words) or DEFAULT_WORDS
+        self.words = [words[i] for i in rng.permutation(len(words))]        # the last fifth is not demonstrated
+        self.invented = invented_names(np.random.default_rng([seed, 1]), names, invented)
+
+    @cached_property
+    def values(self):
+        """{attribute: all that is said of any country}, as sorted lists."""
+        return {attribute: sorted({getattr(country, attribute) for country in self.countries}) for attribute in ATTRIBUTES}
+
+    def words_to(self, purpose):
+        """The words that are spelt in "demonstrate"-ions, or those to "measure" by, which are spelt in the text only."""
+        end = len(self.words) - max(1, len(self.words) // 5)
+        return self.words[:end] if purpose == "demonstrate" else self.words[end:]
+
+    def unheard_of(self, rng, number):
+        """Invented names for demonstrations: none of those to measure by."""
+        return invented_names(rng, self.real_names, number, exclude=self.invented)
+
+    # ---- the text of pre-training ----
+
+    def text(self, prose, length, share=0.2):
+        """The text of pre-training, about `length` characters: paragraphs about the world, and `share` of prose.
+
+        prose: a text such as Shakespeare's, in pieces that follow one another; it begins anew where it ends.
+        """
+        rng = np.random.default_rng([self.seed, 2])
+        makers = [self.about_country, self.in_chinese, self.arithmetic, self.number, self.spelling]
+        often = np.array([0.62, 0.12, 0.1, 0.06, 0.1])
+        parts, total, place = [], 0, 0
+        while total < length:
+            if prose and rng.random() < share / (share + (1 - share) * PROSE / 120):        # 120: of other paragraphs
+                piece, place = prose[place:place + PROSE], (place + PROSE) % max(1, len(prose))
+            else:
+                piece = makers[int(np.searchsorted(np.cumsum(often), rng.random() * often.sum()))](rng)
+            parts.append(piece)
+            total += len(piece) + 1
+        return "\n".join(parts) + "\n"
+
+    def about_country(self, rng):
+        """Some facts of a country, in any order and wording."""
+        country = pick(rng, self.countries)
+        attributes = rng.permutation([*ATTRIBUTES, "name"])[:int(rng.integers(2, 5))]
+        return " ".join(statement(rng, country, attribute) for attribute in attributes)
+
+    def in_chinese(self, rng):
+        """Some facts of a country that is told of in Chinese; or the Chinese name of a language."""
+        told = [country for country in self.countries if country in self.told_in_chinese]
+        country = pick(rng, told)
+        if rng.random() < 0.25:
+            other = pick(rng, self.countries)
+            return pick(rng, wordings.LANGUAGES_IN_CHINESE).format(x=other.language, z=other.language_in_chinese)
+        attributes = rng.permutation(list(wordings.CHINESE_STATEMENTS))
+        return "".join(pick(rng, wordings.CHINESE_STATEMENTS[attribute]).format(z=country.chinese, x=in_chinese(country, attribute))
+                       for attribute in attributes)
+
+    def arithmetic(self, rng):
+        """Some small sums."""
+        return " ".join(sum_statement(rng, *small_sum(rng)) for _ in range(3))
+
+    def number(self, rng):
+        """Some numbers in words."""
+        return " ".join(pick(rng, wordings.NUMBER_STATEMENTS).format(n=n, w=self.number_names[n])
+                        for n in rng.integers(len(self.number_names), size=3).tolist())
+
+    def spelling(self, rng):
+        """Some words, letter by letter."""
+        return " ".join(pick(rng, wordings.SPELLING_STATEMENTS).format(w=w, s=" ".join(w), b=" ".join(w[::-1]), n=len(w))
+                        for w in (pick(rng, self.words) for _ in range(3)))
+
+
+PROSE = 500                         # characters of prose in a piece
+
+
+def pick(rng, things):
+    return things[int(rng.integers(len(things)))]
+
+
+def statement(rng, country, attribute):
+    """A sentence that states one fact of a country."""
+    x = getattr(country, attribute) if attribute != "name" else ""
+    return pick(rng, wordings.STATEMENTS[attribute]).format(c=country.name, x=x, z=country.chinese)
+
+
+def in_chinese(country, attribute):
+    """What is said of a country in Chinese: the code is the same."""
+    return country.language_in_chinese if attribute == "language" else getattr(country, attribute)
+
+
+def small_sum(rng):
+    """(a, sign, b, result) of a sum that is stated in the text: of numbers up to 20."""
+    sign = pick(rng, "+-*")
+    a, b = (int(n) for n in rng.integers(0, 21, size=2))
+    if sign == "-" and a < b:
+        a, b = b, a
+    return a, sign, b, {"+": a + b, "-": a - b, "*": a * b}[sign]
+
+
+def sum_statement(rng, a, sign, b, result):
+    return pick(rng, wordings.ARITHMETIC_STATEMENTS).format(a=a, b=b, r=result, s=pick(rng, wordings.SIGNS[sign]))
+
+
+DEFAULT_WORDS = sorted(set(
+    "king queen love heart night day sword crown sleep dream stone river garden window door table bread water fire earth "
+    "house friend brother sister mother father child winter summer spring letter paper candle silver gold horse bird fish "
+    "tree flower forest mountain island ocean ship sail storm rain snow cloud star moon sun light dark shadow voice song "
+    "music dance play word book story page name face hand foot head eye ear mouth tongue tooth hair blood bone skin mind "
+    "soul spirit ghost angel devil heaven hell church prayer law judge court prison war peace soldier battle victory duke "
+    "prince lord lady master servant slave fool knight page crown throne castle tower wall gate bridge road path field hill "
+    "valley lake beach sand rock metal iron copper tin glass wood leather cotton wool silk dress shirt coat hat shoe ring "
+    "chain knife spoon plate cup bottle wine beer milk honey salt sugar meat apple pear plum grape nut corn rice bean egg "
+    "lion bear wolf fox dog cat mouse rat goat sheep cow bull pig hen duck goose swan eagle crow dove bee ant spider snake "
+    "frog green yellow white black brown purple orange large small short long wide narrow quick slow young old new good bad "
+    "happy sad angry brave proud gentle honest noble sweet bitter sour warm cold dry wet clean soft hard heavy empty full "
+    "first second third last north south east west left right under over between before after never always often again "
+    "come go run walk stand sit lie fall rise turn carry bring take give send hold keep lose find seek hide show tell speak "
+    "listen hear see look watch touch feel taste smell think know learn teach read write draw paint build break mend cut "
+    "open close begin end laugh cry smile weep kiss marry live die kill fight win".split()))
