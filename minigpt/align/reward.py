@@ -1,0 +1,110 @@
+"""A reward model: from comparisons to a score (Stiennon et al. 2020, Learning to summarize from human feedback; Ouyang et
+al. 2022, Training language models to follow instructions with human feedback, "InstructGPT").
+
+People find it hard to say how good a reply is, and easy to say which of two is better. Bradley and Terry (1952) make
+scores of such comparisons. Let each reply y to a prompt x have a score s(x, y), and let the better one win as often as
+
+    (1)  P(y preferred to z)  =  e^s(x,y) / (e^s(x,y) + e^s(x,z))  =  sigmoid(s(x, y) - s(x, z))
+
+Only differences matter: a constant can be added to all scores. Given comparisons in which y was chosen and z rejected,
+the scores that make them likeliest are those that minimise
+
+    (2)  loss  =  - mean of log sigmoid(s(x, y) - s(x, z))  =  mean of softplus(-(s(x, y) - s(x, z)))
+
+which is log 2 for one who has no opinion. The score is computed by the language model itself, which already knows what
+replies are about: its stream, the last vector before the logits, is read at the last token of the reply, by which
+everything has been seen, and
+
+    (3)  s(x, y)  =  w . stream[last]  +  b
+
+with w and b learnt, and the rest of the model learning along. If a share m of the labels is wrong by mistake, nobody can
+agree with more than 1 - m of them: that is the ceiling against which accuracy on labels that were held out is read.
+
+After training, scores are shifted and scaled to mean 0 and standard deviation 1 over the replies that were compared (4),
+so that what follows can rely on their size. In (2) neither matters but as a certainty that nobody asks for again.
+"""
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import checkpoint
+from ..arrays import read_json
+from ..nn import Linear, Module, flatten
+from ..ops import embedding, softplus
+from ..parallel import Workers
+from ..report import write_text
+from ..settings import UserError
+from ..tensor import no_grad
+from .comparisons import ComparisonSettings, accuracy, fit
+from .replies import in_batches, in_order
+
+import json
+
+
+class RewardModel(Module):
+    """ids (b, T), and ends (b,), the index of the last token of each -> scores (b,)."""
+
+    def __init__(self, model):
+        self.body = copy.deepcopy(model)
+        dtype, width = model.flat.data.dtype, model.config.width
+        self.config = model.config
+        self.head = Linear(np.random.default_rng(0), width, 1, std=0.0)     # 0: no opinion yet
+        self.head.w.group = "vectors"                                       # for the optimizer it is one
+        self.body.flat = flatten(self, dtype).flat
+
+    def forward(self, ids, ends):
+        stream = self.body.stream(ids)                                      # (b, T, C)
+        b, T, C = stream.shape
+        last = embedding(stream.reshape(b * T, C), np.arange(b) * T + ends)     # (b, C)
+        return self.head(last).reshape(b)                                   # (3)  (b,)
+
+    def scores(self, replies, size=16):
+        """The scores (N,) of replies, of float64."""
+        with no_grad():
+            parts = in_batches(replies, size)
+            return in_order(parts, [self(batch.ids, batch.ends).data for _, batch in parts])
+
+
+def bradley_terry(model, batch, total):
+    """The loss (2) of a Batch of both sides, summed and divided by total, and the margins (b,)."""
+    s = model(batch.ids, batch.ends)                                        # (2 b,)
+    b = len(s) // 2
+    margins = s[:b] - s[b:]
+    return softplus(-margins).sum() * (1 / total), margins.data             # (2)
+
+
+def train_reward(model, comparisons, settings=ComparisonSettings(), workers=None, report=lambda record: None):
+    """The RewardModel that begins as `model`, a language model, and learns from comparisons. report(record): called at
+    each update."""
+    if not comparisons:
+        raise UserError("there are no comparisons to learn from: every one was longer than the context, or none was given")
+    reward = RewardModel(model)
+    with Workers(reward, workers) as crew:
+        for record in fit(crew, bradley_terry, comparisons, settings):
+            report(record)
+    calibrate(reward, [side for c in comparisons for side in (c.chosen, c.rejected)])
+    return reward
+
+
+def calibrate(reward, replies):
+    """Shift and scale the scores to mean 0 and standard deviation 1 over these replies (4)."""
+    scores = reward.scores(replies)
+    mean, std = float(scores.mean()), float(scores.std()) or 1.0
+    reward.head.w.data /= std                                               # (4)
+    reward.head.b.data -= mean
+    reward.head.b.data /= std
+
+
+def agreement(reward, comparisons):
+    """How often the model prefers what was chosen: to be read against the ceiling."""
+    s = reward.scores([c.chosen for c in comparisons]) - reward.scores([c.rejected for c in comparisons])
+    return accuracy(s)
+
+
+# ---- on disk: the body is a checkpoint like others, the head stands beside it ----
+
+def save_reward(folder, reward, tokenizer):
+    """Write a reward model to a folder."""
+    checkpoint.save(folder, language_model(reward.body), tokenizer,
+                    {"reward_head": {"w": reward.head.w.data[:, 0].tolist(), "b": reward.head.b.data.tolist()}})
