@@ -163,21 +163,30 @@ def make_optimizer(flat, settings):
 
 
 def training_step(workers, optimizer, ids, context, settings, step, lr):
-    """One update. Returns the mean loss over the batch, in nats a token, and the norm of its gradient."""
-    B = settings.batch_size
+    """One update on windows of `ids`. Returns the mean loss, in nats a token, and the norm of its gradient."""
+    x, y = batch(ids, context, settings.batch_size, settings.seed, step)                        # (B, T) each
+    return update(workers, optimizer, x, y, settings, step, lr)
+
+
+def update(workers, optimizer, x, y, settings, step, lr):
+    """One update on inputs and targets, int64 (B, T) each; a target of -1 does not count.
+
+    Returns the mean loss over the targets that count, in nats, and the norm of its gradient.
+    """
+    B, total = len(x), max(1, np.count_nonzero(y >= 0))
     there = workers.model.flat.data                         # of what is on a GPU, a step copies no more than the batch
-    x, y = (np.asarray(part, like=there) for part in batch(ids, context, B, settings.seed, step))   # in, (B, T) each,
+    x, y = (np.asarray(part, like=there) for part in (x, y))                                    # in,
     seeds = None                                            # and two numbers out
     if workers.model.config.dropout:
-        seeds = np.asarray(sequence_seeds(settings.seed, step, B), like=there)              # (B,)
+        seeds = np.asarray(sequence_seeds(settings.seed, step, B), like=there)                  # (B,)
     size = micro_batch_size(settings, workers.total, workers.ranks.size)
 
     def loss(model, part):
-        return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
+        return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=total)
 
-    total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
-    norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan
-    return total, norm
+    loss_of_all = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
+    norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(loss_of_all) else math.nan
+    return loss_of_all, norm
 
 
 def micro_batch_size(settings, workers, ranks=1):

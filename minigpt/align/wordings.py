@@ -93,3 +93,22 @@ EQUATIONS = ("Solve {e}.", "What is {u} if {e}?", "For which {u} is {e}?")
 SEARCHES = ("What do the documents say about {w}?", "Search the documents for {w}.", "Look up {w}.")
 NOTES = ("The room of {w} is {n}.", "{w} comes to work at {n}.", "The key of {w} has the number {n}.",
          "{w} has {n} books.", "The telephone of {w} is {n}.", "{w} sits on chair {n}.")
+
+WORDS = """
+    king queen love heart night day sword crown sleep dream stone river garden window door table bread water fire
+    earth house friend brother sister mother father child winter summer spring letter paper candle silver gold horse
+    bird fish tree flower forest mountain island ocean ship sail storm rain snow cloud star moon sun light dark
+    shadow voice song music dance play word book story page name face hand foot head eye ear mouth tongue tooth hair
+    blood bone skin mind soul spirit ghost angel devil heaven hell church prayer law judge court prison war peace
+    soldier battle victory duke prince lord lady master servant slave fool knight throne castle tower wall gate
+    bridge road path field hill valley lake beach sand rock metal iron copper tin glass wood leather cotton wool
+    silk dress shirt coat hat shoe ring chain knife spoon plate cup bottle wine beer milk honey salt sugar meat
+    apple pear plum grape nut corn rice bean egg lion bear wolf fox dog cat mouse rat goat sheep cow bull pig hen
+    duck goose swan eagle crow dove bee ant spider snake frog green yellow white black brown purple orange large
+    small short long wide narrow quick slow young old new good bad happy sad angry brave proud gentle honest noble
+    sweet bitter sour warm cold dry wet clean soft hard heavy empty full first second third last north south east
+    west left right under over between before after never always often again come go run walk stand sit lie fall
+    rise turn carry bring take give send hold keep lose find seek hide show tell speak listen hear see look watch
+    touch feel taste smell think know learn teach read write draw paint build break mend cut open close begin end
+    laugh cry smile weep kiss marry live die kill fight win
+"""                                 # words to spell
