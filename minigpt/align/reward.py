@@ -23,41 +23,26 @@ agree with more than 1 - m of them: that is the ceiling against which accuracy o
 After training, scores are shifted and scaled to mean 0 and standard deviation 1 over the replies that were compared (4),
 so that what follows can rely on their size. In (2) neither matters but as a certainty that nobody asks for again.
 """
-import copy
-from dataclasses import dataclass
-
 import numpy as np
 
 from .. import checkpoint
-from ..arrays import read_json
-from ..nn import Linear, Module, flatten
 from ..ops import embedding, softplus
 from ..parallel import Workers
-from ..report import write_text
 from ..settings import UserError
 from ..tensor import no_grad
 from .comparisons import ComparisonSettings, accuracy, fit
+from .heads import WithHead
 from .replies import in_batches, in_order
 
-import json
 
-
-class RewardModel(Module):
+class RewardModel(WithHead):
     """ids (b, T), and ends (b,), the index of the last token of each -> scores (b,)."""
 
-    def __init__(self, model):
-        self.body = copy.deepcopy(model)
-        dtype, width = model.flat.data.dtype, model.config.width
-        self.config = model.config
-        self.head = Linear(np.random.default_rng(0), width, 1, std=0.0)     # 0: no opinion yet
-        self.head.w.group = "vectors"                                       # for the optimizer it is one
-        self.body.flat = flatten(self, dtype).flat
-
     def forward(self, ids, ends):
-        stream = self.body.stream(ids)                                      # (b, T, C)
+        stream = self.body.stream(ids)                                          # (b, T, C)
         b, T, C = stream.shape
         last = embedding(stream.reshape(b * T, C), np.arange(b) * T + ends)     # (b, C)
-        return self.head(last).reshape(b)                                   # (3)  (b,)
+        return self.numbers(last)                                               # (3)  (b,)
 
     def scores(self, replies, size=16):
         """The scores (N,) of replies, of float64."""
@@ -106,5 +91,19 @@ def agreement(reward, comparisons):
 
 def save_reward(folder, reward, tokenizer):
     """Write a reward model to a folder."""
-    checkpoint.save(folder, language_model(reward.body), tokenizer,
-                    {"reward_head": {"w": reward.head.w.data[:, 0].tolist(), "b": reward.head.b.data.tolist()}})
+    head = {"w": reward.head.w.data[:, 0].tolist(), "b": reward.head.b.data.tolist()}
+    checkpoint.save(folder, reward.language_model(), tokenizer, {"reward_head": head})
+
+
+def load_reward(folder):
+    """(RewardModel, tokenizer) from a folder. Raises UserError where it holds none."""
+    saved = checkpoint.load(folder)
+    head = saved.training.get("reward_head")
+    try:
+        w, b = np.array(head["w"], np.float32), np.array(head["b"], np.float32)
+        reward = RewardModel(saved.model)
+        reward.head.w.data[...], reward.head.b.data[...] = w[:, None], b
+    except (TypeError, KeyError, ValueError, IndexError):
+        raise UserError(f"{folder} holds no reward model, but a model without the head of one: give the folder of the stage "
+                        "reward") from None
+    return reward, saved.tokenizer
