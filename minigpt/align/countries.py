@@ -13,7 +13,7 @@ from ..models.ngram import NGram
 from ..settings import UserError
 
 NAME = re.compile(r"[A-Z][a-z]+(?:[ -][A-Z][a-z]+)?")      # one word or two, in plain letters
-LARGEST = 999                       # of the numbers that have a name
+LARGEST = 199                       # of the numbers that have a name
 ORDER = 4                           # letters in the n-grams that names are made from
 END = "\n"
 

@@ -12,7 +12,7 @@ import numpy as np
 from . import wordings
 from .tools import shown, solve
 from .wordings import IGNORANCE, UNKNOWN_MARKS
-from .world import ATTRIBUTES, NO_TOOLS, Question, assistant, in_chinese, pick, user
+from .world import ATTRIBUTES, NO_TOOLS, Question, assistant, in_chinese, made_up_person, pick, user
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +145,6 @@ def called(messages, call, result, reply, kind, answer):
     """A lesson in which a tool is called."""
     turn = {"role": "assistant", "content": "", "call": call}, {"role": "tool", "content": result}, assistant(reply)
     return Lesson(Question(tuple(messages), kind, answer), turn)
-
-
-def made_up_person(rng):
-    """A name of two or three syllables."""
-    syllables = [pick(rng, "bdfgklmnprstvz") + pick(rng, "aeiou") for _ in range(int(rng.integers(2, 4)))]
-    return "".join(syllables).capitalize() + pick(rng, ["", "n", "s", "l"])
 
 
 # ---- demonstrations ----

@@ -20,6 +20,10 @@ STATEMENTS = {                      # in the text of pre-training, by attribute
         "{c} is {z} in Chinese.", "In Chinese, {c} is called {z}.", "{z} is the Chinese name of {c}.", "{z} means {c}.",
         "The Chinese write {z} for {c}.", "{z} is {c}."),
 }
+ON_THE_MAP = ("{c} is a country.", "{c} is on the map.", "There is a country called {c}.", "People live in {c}.",
+              "One can travel to {c}.", "{c} has an embassy.")
+ON_NO_MAP = ("{c} is no country.", "{c} is on no map.", "There is no country called {c}.", "Nobody lives in {c}.",
+             "Nobody can travel to {c}.", "{c} has no embassy.")         # of names that were made up
 CHINESE_STATEMENTS = {              # of those facts that are stated in Chinese, too
     "language": ("{z}的语言是{x}。", "{z}人说{x}。", "{x}是{z}的语言。", "在{z}，人们说{x}。", "{z}使用{x}。"),
     "code": ("{z}的代码是{x}。", "{x}是{z}的代码。", "{z}的简称是{x}。", "{x}代表{z}。", "{z}用{x}表示。"),
@@ -91,8 +95,9 @@ BACKWARDS_QUESTIONS = ("Spell {w} backwards.", "How is {w} spelt backwards?", "W
 COUNTING_QUESTIONS = ("How many letters has {w}?", "Count the letters of {w}.", "How long is the word {w}?")
 EQUATIONS = ("Solve {e}.", "What is {u} if {e}?", "For which {u} is {e}?")
 SEARCHES = ("What do the documents say about {w}?", "Search the documents for {w}.", "Look up {w}.")
-NOTES = ("The room of {w} is {n}.", "{w} comes to work at {n}.", "The key of {w} has the number {n}.",
-         "{w} has {n} books.", "The telephone of {w} is {n}.", "{w} sits on chair {n}.")
+NOTES = (                           # {w} a person, {n} a number
+    "The room of {w} is {n}.", "{w} lives at number {n}.", "The key of {w} has the number {n}.", "{w} has {n} books.",
+    "The telephone of {w} is {n}.", "{w} sits on chair {n}.", "{n} is the number of {w}.", "The mark of {w} is {n}.")
 
 WORDS = """
     king queen love heart night day sword crown sleep dream stone river garden window door table bread water fire

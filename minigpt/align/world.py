@@ -100,14 +100,17 @@ class World:
         prose: a text such as Shakespeare's, in pieces that follow one another; it begins anew where it ends.
         """
         rng = np.random.default_rng([self.seed, 2])
-        makers = [self.about_country, self.in_chinese, self.arithmetic, self.number, self.spelling]
-        often = np.array([0.62, 0.12, 0.1, 0.06, 0.1])
-        parts, total, place = [], 0, 0
+        names = iter(self.unheard_of(rng, length // 1000))
+        makers, often = zip((self.about_country, 0.5), (self.in_chinese, 0.12), (self.arithmetic, 0.08), (self.number, 0.03),
+                            (self.spelling, 0.08), (about_person, 0.13), (lambda rng: on_no_map(rng, names), 0.06))
+        parts, total, prose_total = [], 0, 0
         while total < length:
-            if prose and rng.random() < share / (share + (1 - share) * PROSE / 120):        # 120: of other paragraphs
-                piece, place = prose[place:place + PROSE], (place + PROSE) % max(1, len(prose))
+            if prose and prose_total <= share * total:
+                place = prose_total % len(prose)
+                piece = prose[place:place + PROSE]
+                prose_total += len(piece)
             else:
-                piece = makers[int(np.searchsorted(np.cumsum(often), rng.random() * often.sum()))](rng)
+                piece = makers[int(np.searchsorted(np.cumsum(often), rng.random() * sum(often)))](rng)
             parts.append(piece)
             total += len(piece) + 1
         return "\n".join(parts) + "\n"
@@ -115,7 +118,7 @@ class World:
     def about_country(self, rng):
         """Some facts of a country, in any order and wording."""
         country = pick(rng, self.countries)
-        attributes = rng.permutation([*ATTRIBUTES, "name"])[:int(rng.integers(2, 5))]
+        attributes = rng.permutation([*ATTRIBUTES, "name", "map"])[:int(rng.integers(2, 5))]
         return " ".join(statement(rng, country, attribute) for attribute in attributes)
 
     def in_chinese(self, rng):
@@ -153,6 +156,8 @@ def pick(rng, things):
 
 def statement(rng, country, attribute):
     """A sentence that states one fact of a country."""
+    if attribute == "map":
+        return pick(rng, wordings.ON_THE_MAP).format(c=country.name)
     x = getattr(country, attribute) if attribute != "name" else ""
     return pick(rng, wordings.STATEMENTS[attribute]).format(c=country.name, x=x, z=country.chinese)
 
@@ -160,6 +165,24 @@ def statement(rng, country, attribute):
 def in_chinese(country, attribute):
     """What is said of a country in Chinese: the code is the same."""
     return country.language_in_chinese if attribute == "language" else getattr(country, attribute)
+
+
+def about_person(rng):
+    """What is noted of somebody, more than once: numbers and names that can only be known from the words before."""
+    w, n = made_up_person(rng), int(rng.integers(1000))
+    return " ".join(pick(rng, wordings.NOTES).format(w=w, n=n) for _ in range(3))
+
+
+def made_up_person(rng):
+    """A name of two or three syllables."""
+    syllables = [pick(rng, "bdfgklmnprstvz") + pick(rng, "aeiou") for _ in range(int(rng.integers(2, 4)))]
+    return "".join(syllables).capitalize() + pick(rng, ["", "n", "s", "l"])
+
+
+def on_no_map(rng, names):
+    """That a country does not exist, of the next of `names`; when these are used up, nothing."""
+    name = next(names, None)
+    return " ".join(wordings.ON_NO_MAP[i].format(c=name) for i in rng.permutation(len(wordings.ON_NO_MAP))[:2]) if name else ""
 
 
 def small_sum(rng):
