@@ -30,6 +30,7 @@ class Parameter(Tensor):
 
 class Module:
     """Something with parameters and a forward pass."""
+    quantized = None                # of a model whose matrices are of integers: what that did to it (quantize.py), a dict
 
     def __call__(self, *inputs, **options):
         return self.forward(*inputs, **options)
@@ -37,21 +38,22 @@ class Module:
     def named_parameters(self):
         """(name, Parameter) for each parameter, under the first of its names: a tied one stands once."""
         seen = set()
-        for name, parameter in walk(self, ""):
+        for name, parameter in walk(self, "", Parameter):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield name, parameter
 
 
-def walk(thing, name):
-    if isinstance(thing, Parameter):
+def walk(thing, name, kind):
+    """(name, object) for each object of a kind in `thing`, once for each way that leads to it."""
+    if isinstance(thing, kind):
         yield name, thing
     elif isinstance(thing, Module):
         for key, value in vars(thing).items():
-            yield from walk(value, f"{name}.{key}" if name else key)
+            yield from walk(value, f"{name}.{key}" if name else key, kind)
     elif isinstance(thing, (list, tuple)):
         for i, value in enumerate(thing):
-            yield from walk(value, f"{name}.{i}")
+            yield from walk(value, f"{name}.{i}", kind)
 
 
 class FlatParameters:
@@ -64,7 +66,8 @@ class FlatParameters:
 
     def __init__(self, model, dtype=np.float32):
         self.parameters = dict(sorted(model.named_parameters(), key=lambda item: GROUPS.index(item[1].group)))
-        self.data = np.concatenate([p.data.reshape(-1) for p in self.parameters.values()]).astype(dtype, copy=False)
+        flat = [np.empty(0, dtype), *(p.data.reshape(-1) for p in self.parameters.values())]
+        self.data = np.concatenate(flat).astype(dtype, copy=False)
         self.slices, self.groups, end = {}, {}, 0
         for group in GROUPS:
             begin = end
@@ -134,6 +137,10 @@ class Embedding(Module):
     def forward(self, ids):
         return embedding(self.w, ids)
 
+    def scores(self, x):
+        """How far x points along each of the vectors: (..., width) -> (..., number)."""
+        return linear(x, self.w, transposed=True)
+
 
 class LayerNorm(Module):
     """Rows of `width` numbers to mean 0 and variance 1, then a learned scale and shift."""
@@ -185,9 +192,10 @@ class MultiHeadAttention(Module):
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 
-def few_rows(x):
-    """Whether x (..., C) has so few rows that its time is that of reading the matrices: linear's own business."""
-    return x.size <= FEW * x.shape[-1]
+def as_one(x, *layers):
+    """Whether layers are best applied to x (..., C) as one operation, mlp: it is for many rows, and for matrices as they
+    are in Linear. Of a few rows the time is that of reading the matrices: linear's own business."""
+    return x.size > FEW * x.shape[-1] and all(type(layer) is Linear for layer in layers)
 
 
 class MLP(Module):
@@ -202,9 +210,9 @@ class MLP(Module):
         self.output = Linear(rng, hidden, width, bias, output_std)
 
     def forward(self, x):
-        if few_rows(x) or not self.approximate:
-            return self.output(gelu(self.expand(x), approximate=self.approximate))
-        return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
+        if self.approximate and as_one(x, self.expand, self.output):
+            return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
+        return self.output(gelu(self.expand(x), approximate=self.approximate))
 
 
 class TiedHead(Module):
@@ -214,7 +222,7 @@ class TiedHead(Module):
         self.tokens = tokens
 
     def forward(self, x):
-        return linear(x, self.tokens.w, transposed=True)
+        return self.tokens.scores(x)
 
 
 class KeyValueCache:

@@ -69,7 +69,7 @@ def kernel(reference, check=None):
 
     @functools.wraps(reference)
     def run(*arrays, **constants):
-        arrays = [contiguous(x) for x in arrays]
+        arrays = [None if x is None else contiguous(x) for x in arrays]
         if check is not None:
             check(*arrays, **constants)
         return chosen(functions, arrays)(*arrays, **constants)

@@ -12,7 +12,8 @@ The letters, here and in every kernel:
 
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
 elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention, philox,
-dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared; and for generating, cached_attention.
+dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared; and for generating, cached_attention
+and quantized_linear.
 """
 from .adamw import adamw_step, gradient_norm
 from .attention import attention
@@ -27,6 +28,7 @@ from .linear import linear
 from .matmul import matmul
 from .mlp import mlp
 from .philox import fold_in
+from .quantized_linear import quantized_linear
 from .reduce import mean, sum
 from .relu_squared import relu_squared
 from .rms_norm import rms_norm
@@ -36,5 +38,5 @@ from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "cached_attention", "concatenate", "cross_entropy", "divide", "dropout",
            "embedding", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log",
-           "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm",
-           "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
+           "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "quantized_linear", "relu", "relu_squared",
+           "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
