@@ -180,15 +180,12 @@ class MultiHeadAttention(Module):
 
     def forward(self, x, cache=None, seeds=None, mask=None):
         B, T, C = x.shape
-        split = B, T, self.heads, C // self.heads
-        q = self.query(x).reshape(*split)                                   # (B, T, H, D)
-        k = self.key(x).reshape(*split)                                     # (B, T, H, D)
-        v = self.value(x).reshape(*split)                                   # (B, T, H, D)
+        q, k, v = self.query(x), self.key(x), self.value(x)                 # (B, T, C)
         if cache is not None:
-            y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
-        else:
-            seeds = None if seeds is None else fold_in(seeds, n=0)
-            y = attention(q, k, v, mask, seeds, causal=self.causal, dropout=self.p)
+            return self.output(cache.attend(q, k, v))                       # (B, T, C): what came before, too
+        q, k, v = (part.reshape(B, T, self.heads, C // self.heads) for part in (q, k, v))
+        seeds = None if seeds is None else fold_in(seeds, n=0)
+        y = attention(q, k, v, mask, seeds, causal=self.causal, dropout=self.p)         # (B, T, H, D)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 
@@ -282,20 +279,23 @@ class CachedLayer:
     begin = property(lambda self: self.texts.begin)
 
     def attend(self, q, k, v):
-        """Causal attention of the T newest positions over all that there are: (B, T, H, D), three times -> (B, T, H, D).
+        """Causal attention of the T newest positions over all that there are: (B, T, H, D), or (B, T, H D), three times
+        -> the same shape. What is read into a cache is not differentiated, so arrays do, which take less time to handle.
 
         A few queries are cached_attention's business; many are a matrix product, a text at a time.
         """
-        texts, T = self.texts, q.shape[1]
-        self.write(k.data, v.data)
+        texts, shape = self.texts, q.shape
+        B, T = shape[:2]
+        q, k, v = (x.data.reshape(B, T, *self.k.shape[2:]) for x in (q, k, v))
+        self.write(k, v)
         texts.written(self.number)
         if T <= FEW:
-            return Tensor(cached_attention(q.data, self.k, self.v, texts.slots, texts.lengths))
+            return Tensor(cached_attention(q, self.k, self.v, texts.slots, texts.lengths).reshape(shape))
         each = []
         for b, (slot, begin) in enumerate(zip(texts.slots.tolist(), texts.lengths.tolist())):
             seen = slice(slot, slot + 1), slice(0, begin + T)
-            each.append(attention(q.data[b:b + 1], self.k[seen], self.v[seen]))
-        return concatenate(*each, axis=0) if len(each) > 1 else each[0]
+            each.append(attention(q[b:b + 1], self.k[seen], self.v[seen]))
+        return (concatenate(*each, axis=0) if len(each) > 1 else each[0]).reshape(*shape)
 
     def write(self, k, v):
         """Put the T newest keys and values of each text behind its older ones."""
