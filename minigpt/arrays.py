@@ -26,7 +26,8 @@ LONGEST_JSON = 100 << 20                # bytes of any other JSON file; a tokeni
 MOST_AXES = 32                          # what NumPy can do
 SIZES = {"F64": 8, "I64": 8, "U64": 8, "C64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
          "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "I8": 1, "U8": 1, "BOOL": 1}     # bytes of a number
-FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}                  # those that are read, in NumPy
+FLOATS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}                  # those that are read, in NumPy;
+INTEGERS = {"I8": "<i1", "U8": "<u1", "U16": "<u2"}                                 # and what quantised models are of
 
 
 class Damaged(Exception):
@@ -60,17 +61,17 @@ class ArrayFile:
             raise UserError(f"{self.path} is not a whole safetensors file ({reason}): it is missing, was cut off or "
                             "changed") from None
 
-    def check_floats(self, names):
-        """Raise UserError unless these arrays are of floats that can be read."""
-        kinds = {self.stored[name].dtype for name in names}
+    def check_floats(self, names, others=()):
+        """Raise UserError unless these arrays are of floats that can be read, or of one of the `others`."""
+        kinds = {self.stored[name].dtype for name in names} - set(others)
         if not kinds <= FLOATS.keys():
             raise UserError(f"{self.path} holds numbers of {', '.join(sorted(kinds))}, where F32 was expected")
 
     def read(self, name):
-        """One array of floats, as it is stored; BF16, which NumPy does not have, as float32."""
+        """One array of FLOATS or INTEGERS, as it is stored; BF16, which NumPy does not have, as float32."""
         stored = self.stored[name]
         try:
-            a = np.fromfile(self.path, FLOATS[stored.dtype], stored.size, offset=stored.begin).reshape(stored.shape)
+            a = np.fromfile(self.path, (FLOATS | INTEGERS)[stored.dtype], stored.size, offset=stored.begin).reshape(stored.shape)
         except (OSError, ValueError):
             raise UserError(f"{self.path} can't be read: it was changed meanwhile") from None
         if stored.dtype == "BF16":

@@ -1,7 +1,7 @@
 """Checkpoints: a folder that holds all that is needed to go on training, or to talk to the model.
 
     config.json             which model, of what shape; the tokenizer; how far training has come
-    model.safetensors       the parameters by name
+    model.safetensors       the parameters by name; of a quantised model, its integers and scales as well (quantize.py)
     optimizer.safetensors   AdamW's two moments, where training is to go on
 
 No pickle: reading a checkpoint runs nothing that is in it. A folder is written under another name, FOLDER.writing,
@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save as safetensors_bytes
 
-from . import models, tokenizers
-from .arrays import ArrayFile, read_json
+from . import models, quantize, tokenizers
+from .arrays import INTEGERS, ArrayFile, read_json
 from .device import on_host
 from .settings import UserError, as_dict, from_dict
 
@@ -43,15 +43,21 @@ def save(folder, model, tokenizer, training=None, optimizer=None):
 
     training: a dict of plain JSON. optimizer: with it, training can go on exactly as if it had never stopped.
     """
+    check_vocabulary(tokenizer, model.config, "the tokenizer that is to be saved")
     numbers = {}
     files = {"model.safetensors": safetensors_bytes(
-        {name: np.ascontiguousarray(on_host(p.data)) for name, p in model.flat.parameters.items()})}
+        {name: np.ascontiguousarray(on_host(array)) for name, array in quantize.arrays_of(model).items()})}
     if optimizer is not None:
         arrays, numbers = optimizer.state()
         files["optimizer.safetensors"] = safetensors_bytes(
             {k: np.ascontiguousarray(on_host(v)) for k, v in arrays.items()})
     config = {"format": FORMAT, "model": model.name, "config": as_dict(model.config),
               "tokenizer": tokenizer.to_dict(), "training": training or {}, "optimizer": numbers}
+    if model.quantized is not None:
+        if not model.quantized.measured:
+            raise UserError(f"a model of {model.quantized.kind} is saved with what that did to its loss: measure it "
+                            "(quantize_and_compare)")
+        config["quantized"] = as_dict(model.quantized)
     files["config.json"] = json.dumps(config, ensure_ascii=False, indent=1).encode("utf-8", "surrogatepass")
     try:
         write_folder(Path(folder), files)
@@ -117,13 +123,27 @@ def load(folder, names=("best", "latest")):
     where = f"{folder / 'config.json'}, 'config',"
     module = models.load(config["model"], where)
     shape = from_dict(module.Config, config["config"], where)
-    if tokenizer.vocabulary_size != shape.vocabulary_size:
-        raise UserError(f"the tokenizer in {folder} has {tokenizer.vocabulary_size} tokens, and its model "
-                        f"{shape.vocabulary_size}: these two were not saved together")
-    arrays = read_arrays(folder / "model.safetensors", shape.parameter_count())
-    model = module(shape)
-    fill(model, arrays, folder / "model.safetensors")
+    check_vocabulary(tokenizer, shape, f"the tokenizer in {folder}")
+    path, quantized = folder / "model.safetensors", config.get("quantized")
+    if quantized is None:
+        arrays = read_arrays(path, shape.parameter_count())
+        model = module(shape)
+    else:
+        record = from_dict(quantize.Record, quantized, f"{folder / 'config.json'}, 'quantized',")
+        if not record.measured:
+            raise UserError(f"{folder / 'config.json'}, 'quantized', lacks 'loss', 'loss_float32' or 'text': what quantisation "
+                            "did to a model belongs to it")
+        arrays = read_integers(path, shape.parameter_count())
+        model = quantize.prepare(module(shape), record)
+    fill(model, arrays, path)
     return Checkpoint(model, tokenizer, config["training"], folder)
+
+
+def check_vocabulary(tokenizer, shape, which):
+    """Raise UserError unless a tokenizer has as many tokens as a model of this shape."""
+    if tokenizer.vocabulary_size != shape.vocabulary_size:
+        raise UserError(f"{which} has {tokenizer.vocabulary_size} tokens, and its model {shape.vocabulary_size}: these two do "
+                        "not belong together")
 
 
 def restore(optimizer, folder):
@@ -161,6 +181,17 @@ def read_arrays(path, numbers):
     return {name: file.read(name) for name in file.stored}
 
 
+def read_integers(path, numbers):
+    """The arrays by name of a file that should hold a quantised model of `numbers` numbers, or a little more: rows and
+    columns are filled up to whole groups and panels, and there are scales. A byte of U8 holds two numbers."""
+    file = ArrayFile(path)
+    found = sum(stored.size * (2 if stored.dtype == "U8" else 1) for stored in file.stored.values())
+    if found < numbers:
+        check_count(found, numbers, path)
+    file.check_floats(file.stored, INTEGERS)
+    return {name: file.read(name) for name in file.stored}
+
+
 def check_count(found, wanted, path):
     """Raise UserError unless a file holds as many numbers as config.json speaks of: then memory can be taken for them."""
     if found != wanted:
@@ -169,19 +200,23 @@ def check_count(found, wanted, path):
 
 
 def fill(model, arrays, path):
-    """Copy arrays into the model's parameters of the same names."""
-    parameters = model.flat.parameters
-    missing, unknown = sorted(parameters.keys() - arrays.keys()), sorted(arrays.keys() - parameters.keys())
+    """Copy arrays into those of the same names that the model consists of."""
+    wanted = quantize.arrays_of(model)
+    missing, unknown = sorted(wanted.keys() - arrays.keys()), sorted(arrays.keys() - wanted.keys())
     if missing or unknown:
         raise UserError(f"{path} does not belong to this model: " + "; ".join(
             [f"it lacks {name}" for name in missing[:1]] + [f"it has the unknown {name}" for name in unknown[:1]]))
-    for name, p in parameters.items():
+    for name, to in wanted.items():
         a = arrays[name]
-        if a.shape != p.shape:
-            raise UserError(f"{path}: {name} should be of shape {p.shape}, and is of shape {a.shape}")
-        p.data[...] = a
+        if a.shape != to.shape:
+            raise UserError(f"{path}: {name} should be of shape {to.shape}, and is of shape {a.shape}")
+        if a.dtype != to.dtype and not a.dtype.kind == to.dtype.kind == "f":
+            raise UserError(f"{path}: {name} should be of {to.dtype}, and is of {a.dtype}")
+        to[...] = a
     if not np.isfinite(model.flat.data).all():
         raise UserError(f"{path} holds numbers that are not finite (nan or inf): it can't be used")
+    if not quantize.has_valid_scales(model):
+        raise UserError(f"{path} holds scales that are negative or not finite (nan or inf): it can't be used")
 
 
 def describe(arrays):

@@ -44,6 +44,8 @@ def prepare(device, precision="float32", processes=1):
 def move(model, device):
     """Move the model's parameters to the device, which prepare() has found, and return the model."""
     if device == "cuda":
+        if model.quantized is not None:
+            raise UserError(f"a model of {model.quantized.kind} runs on a CPU only: leave --device cuda out")
         import cupy
         model.flat.move(cupy.asarray)
     return model

@@ -23,7 +23,7 @@ import numpy as np
 
 from .parallel import threads_for
 from .reader import CHUNK, Crew, Reader
-from .sampling import Chance, Rules, Text, log_probabilities, next_token, top
+from .sampling import Chance, Rules, Text, ends_of, log_probabilities, next_token, top
 from .settings import UserError
 
 
@@ -35,7 +35,7 @@ class Request:
     rules: Rules = Rules()          # how each token is chosen
     seed: int = 0                   # the same seed gives the same tokens
     stop: tuple[str, ...] = ()      # texts before any of which to end
-    end: tuple[int, ...] = ()       # tokens at any of which to end, such as an end of text; it is not shown
+    end: tuple[int, ...] | None = None      # tokens at any of which to end, not shown; None: the tokenizer's end of text
     top: int | None = None          # report the log-probability of each token, and of as many of the likeliest
     slide: bool = False             # go on when the context is full
 
@@ -58,6 +58,7 @@ class Job:
     text_of: Text | None            # makes the text of tokens
     chance: Chance
     unread: list                    # tokens that are not in the cache
+    end: tuple                      # tokens at any of which to end
     tokens: list = field(default_factory=list)
     reason: str | None = None       # why it ended: "length", "stop", "end", "context" or "cancelled"; None: it goes on
     slot: int | None = None
@@ -92,7 +93,8 @@ class Engine:
         ids = list(map(int, request.prompt))
         check(request, ids, self.model.config, self.tokenizer)
         text_of = Text(self.tokenizer, request.stop) if self.tokenizer is not None else None
-        job = Job(request, ids, on_token, text_of, Chance(request.seed), list(ids))
+        end = ends_of(self.tokenizer) if request.end is None else request.end
+        job = Job(request, ids, on_token, text_of, Chance(request.seed), list(ids), end)
         self.waiting.append(job)
         return job
 
@@ -144,7 +146,7 @@ class Engine:
         job.ids.append(token)
         job.unread = [token]
         reason, piece = None, ""
-        if token in request.end:
+        if token in job.end:
             reason = "end"
         elif job.text_of is not None:
             piece = job.text_of.add(token)
@@ -195,10 +197,11 @@ def check(request, ids, config, tokenizer):
         raise UserError("stop texts need a tokenizer, and this engine was made without one")
 
 
-def generate_text(model, tokenizer, prompt, length, seed=0, stop=None, rules=Rules(), slide=True, end=()):
-    """Yield pieces of text after the prompt: up to `length` tokens, or up to the text `stop`, which is left out."""
+def generate_text(model, tokenizer, prompt, length, seed=0, stop=None, rules=Rules(), slide=True):
+    """Yield pieces of text after the prompt: up to `length` tokens, to the tokenizer's end of text, or up to the text
+    `stop`, which is left out."""
     with Engine(model, tokenizer) as engine:
-        request = Request(tokenizer.encode(prompt), length, rules, seed, (stop,) if stop else (), end, slide=slide)
+        request = Request(tokenizer.encode(prompt), length, rules, seed, (stop,) if stop else (), slide=slide)
         job, shown = engine.submit(request), 0
         going_on = True
         while going_on:

@@ -287,6 +287,9 @@ def save(folder, model, tokenizer_from=None):
     if family is None:
         raise UserError(f"transformers has no model that computes what a {model.name} does: only "
                         f"{' and '.join(family.model.name for family in FAMILIES.values())} can be written for it")
+    if model.quantized is not None:
+        raise UserError(f"a model of {model.quantized.kind} can't be written for transformers: write the one of floats that "
+                        "it was made from")
     if os.path.exists(folder) and (not os.path.isdir(folder) or os.listdir(folder)):
         raise UserError(f"{folder} is there already: choose a folder that is not, or an empty one")
     arrays = {name: joined(model, ours, family.transposed) for name, ours in family.names(model.config).items()}

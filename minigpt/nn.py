@@ -30,6 +30,7 @@ class Parameter(Tensor):
 
 class Module:
     """Something with parameters and a forward pass."""
+    quantized = None                # of a model whose matrices are of integers: what that did to it (quantize.py), a dict
 
     def __call__(self, *inputs, **options):
         return self.forward(*inputs, **options)
@@ -41,21 +42,22 @@ class Module:
     def named_parameters(self):
         """(name, Parameter) for each parameter, under the first of its names: a tied one stands once."""
         seen = set()
-        for name, parameter in walk(self, ""):
+        for name, parameter in walk(self, "", Parameter):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
                 yield name, parameter
 
 
-def walk(thing, name):
-    if isinstance(thing, Parameter):
+def walk(thing, name, kind):
+    """(name, object) for each object of a kind in `thing`, once for each way that leads to it."""
+    if isinstance(thing, kind):
         yield name, thing
     elif isinstance(thing, Module):
         for key, value in vars(thing).items():
-            yield from walk(value, f"{name}.{key}" if name else key)
+            yield from walk(value, f"{name}.{key}" if name else key, kind)
     elif isinstance(thing, (list, tuple)):
         for i, value in enumerate(thing):
-            yield from walk(value, f"{name}.{i}")
+            yield from walk(value, f"{name}.{i}", kind)
 
 
 class FlatParameters:
@@ -68,7 +70,8 @@ class FlatParameters:
 
     def __init__(self, model, dtype=np.float32):
         self.parameters = dict(sorted(model.named_parameters(), key=lambda item: GROUPS.index(item[1].group)))
-        self.data = np.concatenate([p.data.reshape(-1) for p in self.parameters.values()]).astype(dtype, copy=False)
+        flat = [np.empty(0, dtype), *(p.data.reshape(-1) for p in self.parameters.values())]
+        self.data = np.concatenate(flat).astype(dtype, copy=False)
         self.slices, self.groups, end = {}, {}, 0
         for group in GROUPS:
             begin = end
@@ -138,6 +141,10 @@ class Embedding(Module):
     def forward(self, ids):
         return embedding(self.w, ids)
 
+    def scores(self, x):
+        """How far x points along each of the vectors: (..., width) -> (..., number)."""
+        return linear(x, self.w, transposed=True)
+
 
 class LayerNorm(Module):
     """Rows of `width` numbers to mean 0 and variance 1, then a learned scale and shift."""
@@ -177,21 +184,19 @@ class MultiHeadAttention(Module):
 
     def forward(self, x, cache=None, seeds=None, mask=None):
         B, T, C = x.shape
-        split = B, T, self.heads, C // self.heads
-        q = self.query(x).reshape(*split)                                   # (B, T, H, D)
-        k = self.key(x).reshape(*split)                                     # (B, T, H, D)
-        v = self.value(x).reshape(*split)                                   # (B, T, H, D)
+        q, k, v = self.query(x), self.key(x), self.value(x)                 # (B, T, C)
         if cache is not None:
-            y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
-        else:
-            seeds = None if seeds is None else fold_in(seeds, n=0)
-            y = attention(q, k, v, mask, seeds, causal=self.causal, dropout=self.p)
+            return self.output(cache.attend(q, k, v))                       # (B, T, C): what came before, too
+        q, k, v = (part.reshape(B, T, self.heads, C // self.heads) for part in (q, k, v))
+        seeds = None if seeds is None else fold_in(seeds, n=0)
+        y = attention(q, k, v, mask, seeds, causal=self.causal, dropout=self.p)         # (B, T, H, D)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 
-def few_rows(x):
-    """Whether x (..., C) has so few rows that its time is that of reading the matrices: linear's own business."""
-    return x.size <= FEW * x.shape[-1]
+def as_one(x, *layers):
+    """Whether layers are best applied to x (..., C) as one operation, mlp: it is for many rows, and for matrices as they
+    are in Linear. Of a few rows the time is that of reading the matrices: linear's own business."""
+    return x.size > FEW * x.shape[-1] and all(type(layer) is Linear for layer in layers)
 
 
 class MLP(Module):
@@ -206,9 +211,9 @@ class MLP(Module):
         self.output = Linear(rng, hidden, width, bias, output_std)
 
     def forward(self, x):
-        if few_rows(x) or not self.approximate:
-            return self.output(gelu(self.expand(x), approximate=self.approximate))
-        return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
+        if self.approximate and as_one(x, self.expand, self.output):
+            return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
+        return self.output(gelu(self.expand(x), approximate=self.approximate))
 
 
 class TiedHead(Module):
@@ -218,7 +223,7 @@ class TiedHead(Module):
         self.tokens = tokens
 
     def forward(self, x):
-        return linear(x, self.tokens.w, transposed=True)
+        return self.tokens.scores(x)
 
 
 class KeyValueCache:
@@ -278,20 +283,23 @@ class CachedLayer:
     begin = property(lambda self: self.texts.begin)
 
     def attend(self, q, k, v):
-        """Causal attention of the T newest positions over all that there are: (B, T, H, D), three times -> (B, T, H, D).
+        """Causal attention of the T newest positions over all that there are: (B, T, H, D), or (B, T, H D), three times
+        -> the same shape. What is read into a cache is not differentiated, so arrays do, which take less time to handle.
 
         A few queries are cached_attention's business; many are a matrix product, a text at a time.
         """
-        texts, T = self.texts, q.shape[1]
-        self.write(k.data, v.data)
+        texts, shape = self.texts, q.shape
+        B, T = shape[:2]
+        q, k, v = (x.data.reshape(B, T, *self.k.shape[2:]) for x in (q, k, v))
+        self.write(k, v)
         texts.written(self.number)
         if T <= FEW:
-            return Tensor(cached_attention(q.data, self.k, self.v, texts.slots, texts.lengths))
+            return Tensor(cached_attention(q, self.k, self.v, texts.slots, texts.lengths).reshape(shape))
         each = []
         for b, (slot, begin) in enumerate(zip(texts.slots.tolist(), texts.lengths.tolist())):
             seen = slice(slot, slot + 1), slice(0, begin + T)
-            each.append(attention(q.data[b:b + 1], self.k[seen], self.v[seen]))
-        return concatenate(*each, axis=0) if len(each) > 1 else each[0]
+            each.append(attention(q[b:b + 1], self.k[seen], self.v[seen]))
+        return (concatenate(*each, axis=0) if len(each) > 1 else each[0]).reshape(*shape)
 
     def write(self, k, v):
         """Put the T newest keys and values of each text behind its older ones."""

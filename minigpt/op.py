@@ -69,7 +69,7 @@ def kernel(reference, check=None):
 
     @functools.wraps(reference)
     def run(*arrays, **constants):
-        arrays = [contiguous(x) for x in arrays]
+        arrays = [None if x is None else contiguous(x) for x in arrays]
         if check is not None:
             check(*arrays, **constants)
         return chosen(functions, arrays)(*arrays, **constants)
@@ -114,16 +114,19 @@ def use(backend):
 
 def as_arrays(name, inputs):
     """The arrays of an operation's inputs: contiguous, the floats among them of one dtype."""
-    dtype, only_tensors = None, True
+    arrays, dtype = [], None
     for x in inputs:
-        if not isinstance(x, Tensor):
-            only_tensors = only_tensors and x is None
-        elif x.data.dtype is not dtype and x.data.dtype.kind == "f":
-            if dtype is not None and x.data.dtype != dtype:
-                raise TypeError(f"{name}: a tensor of {dtype} and one of {x.data.dtype} do not mix; convert one of them")
-            dtype = x.data.dtype
-    if only_tensors:                                # the usual case, and tensors are contiguous
-        return [None if x is None else x.data for x in inputs]
+        if isinstance(x, Tensor):
+            array = x.data
+            if array.dtype is not dtype and array.dtype.kind == "f":
+                if dtype is not None and array.dtype != dtype:
+                    raise TypeError(f"{name}: a tensor of {dtype} and one of {array.dtype} do not mix; convert one of them")
+                dtype = array.dtype
+            arrays.append(array)
+        elif x is None:
+            arrays.append(None)
+    if len(arrays) == len(inputs):                  # the usual case, only tensors, and tensors are contiguous
+        return arrays
     if dtype is None:                               # no tensor of floats: the first array of floats decides
         dtype = next((x.dtype for x in inputs if hasattr(x, "dtype") and x.dtype.kind == "f"), np.dtype(np.float64))
     like = next((x.data for x in inputs if isinstance(x, Tensor)), None)

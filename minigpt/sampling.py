@@ -16,6 +16,8 @@ import numpy as np
 
 from .settings import UserError
 
+END_OF_TEXT = "<|endoftext|>"                               # the special token that GPT-2 was trained to end a text with
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -120,6 +122,12 @@ def next_token(logits, rules, chance):
         largest(x)
         return int(x.argmax())
     return chance.choose(probabilities(logits, rules))
+
+
+def ends_of(tokenizer):
+    """The tokens after which nothing follows: GPT-2's end of text, as a tuple, where a tokenizer (or None) has it."""
+    special = getattr(tokenizer, "special", {})
+    return (special[END_OF_TEXT],) if END_OF_TEXT in special else ()
 
 
 class Text:

@@ -27,7 +27,7 @@ import numpy as np
 
 from .parallel import threads_for
 from .reader import CHUNK, Crew, Reader
-from .sampling import Text, probabilities
+from .sampling import Text, ends_of, probabilities
 from .settings import UserError
 
 
@@ -87,9 +87,12 @@ class Speculation:
             yield from tokens
 
     def text(self, tokenizer, prompt, length, stop=None):
-        """Yield pieces of text after the prompt: `length` tokens, or up to the text `stop`, which is left out."""
-        text = Text(tokenizer, (stop,) if stop else ())
+        """Yield pieces of text after the prompt: `length` tokens, or up to the tokenizer's end of text or the text `stop`,
+        which are left out."""
+        text, end = Text(tokenizer, (stop,) if stop else ()), ends_of(tokenizer)
         for token in self.generate(tokenizer.encode(prompt), length):
+            if token in end:
+                break
             yield text.add(token)
             if text.stopped:
                 return

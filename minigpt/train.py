@@ -228,6 +228,12 @@ def validation_loss(workers, ids, context, size=16):
     return sum(workers.each(loss, list(windows(ids, context, size)))) / (len(ids) - 1)
 
 
+def loss_of(model, ids):
+    """The same by the model alone, on all cores."""
+    with Workers(model) as workers:
+        return validation_loss(workers, ids, model.config.context)
+
+
 def check_finite(out, step, numbers):
     """Raise UserError where one of the numbers, by name, is inf or nan: before the parameters are saved."""
     wrong = [f"the {name} was {value}" for name, value in numbers.items() if not math.isfinite(value)]

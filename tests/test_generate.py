@@ -8,8 +8,11 @@ from hypothesis import strategies as st
 from lively import MODELS, TOKENIZER, V, greedy, lively_model
 
 from minigpt.generate import Engine, Request, generate_text
+from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.sampling import Chance, Rules, log_probabilities, next_token, top
 from minigpt.settings import UserError
+from minigpt.speculative import Speculation
+from minigpt.tokenizers import BpeTokenizer
 
 GREEDY = Rules(0)
 
@@ -117,6 +120,29 @@ def test_a_token_that_ends_it_is_counted_and_not_shown():
     job, = run(model, Request(prompt(3), 20, Rules(1.5), seed=1, end=(token,)))
     assert job.reason == "end" and ids_of(job) == ids_of(free)[:first + 1]
     assert job.text == TOKENIZER.decode(ids_of(free)[:first])
+
+
+def test_the_end_of_text_of_gpt_2_ends_it_where_the_tokenizer_has_it():
+    plain = BpeTokenizer.train("abc abd", 257)
+    tokenizer = BpeTokenizer(plain.vocabulary, plain.merges, {"<pad>": 257, "<|endoftext|>": 258})
+    model = GPT(GPTConfig(259, 300, 1, 1, 4))
+
+    def run_with(seed, tokenizer, **end):
+        return run(model, Request([1, 2], 290, seed=seed, **end), tokenizer=tokenizer)[0]
+
+    seed = next(seed for seed in count() if 258 in ids_of(run_with(seed, tokenizer, end=()))[20:])
+    free = run_with(seed, tokenizer, end=())
+    before = ids_of(free).index(258)
+    assert free.reason == "length" and ids_of(run_with(seed, None)) == ids_of(free)         # no tokenizer knows of it
+    job = run_with(seed, tokenizer)
+    assert (job.reason, ids_of(job)) == ("end", ids_of(free)[:before + 1])
+    assert job.text == tokenizer.decode(ids_of(free)[:before])
+    assert "".join(generate_text(model, tokenizer, tokenizer.decode([1, 2]), 290, seed)) == job.text
+    with Speculation(model, model, Rules(), Chance(0)) as speculation:
+        speculation.generate = lambda prompt, length: iter(ids_of(free))
+        assert "".join(speculation.text(tokenizer, "a", 290)) == job.text
+    other = BpeTokenizer(plain.vocabulary, plain.merges, {"<pad>": 257, "<end>": 258})      # another special token is none
+    assert run_with(seed, other).reason == "length"
 
 
 def test_a_stop_text_ends_it_and_is_not_shown():

@@ -2,15 +2,15 @@
 
     python examples/benchmark.py generate --preset gpt2 --against torch,llama.cpp
 
-One text, the likeliest token each time, random weights of GPT-2's shape in float32: speed does not depend on their
-values. The sides are processes that take turns, A B C A B C ...; a ratio is the median over the rounds in which both
+One text, the likeliest token each time, random weights of GPT-2's shape: speed does not depend on their values. With
+weights of float32, then of int8, then of int4 (minigpt/quantize.py; llama.cpp: Q8_0 and Q4_0). The sides are processes that take turns, A B C A B C ...; a ratio is the median over the rounds in which both
 sides were within 1.3 times their own best. Beside them stand two limits, measured in our own process in each round:
 
     memory      the time in which all the weights that a token needs are read once, by as many threads
     products    the time of as many operations as a prompt needs, at the speed of a product of 2048 x 2048 matrices
 
 A prompt of T tokens needs 2 operations for each weight of the blocks and token, and 4 C for each pair of positions
-that see each other and layer; the head is asked once.
+that see each other and layer; the head is asked once. Products are of float32; those of integers can be faster.
 """
 import json
 import os
@@ -27,12 +27,14 @@ from minigpt.settings import UserError, as_dict
 from .process import Side
 
 OTHERS = {"torch": "generate_pytorch", "llama.cpp": "generate_llama_cpp"}
+PRECISIONS = {"float32": ("torch", "llama.cpp"), "int8": ("llama.cpp",), "int4": ("llama.cpp",)}     # and who has them
 SLOW = 1.3                          # a pair is discarded where a side is slower than this times its own best
 
 
 @dataclass(frozen=True)
 class Settings:
     against: str = "none"           # the other sides: torch, llama.cpp, or both with a comma between them
+    precisions: str = "float32,int8,int4"           # of the weights, one after the other
     layers: int = 12                # blocks of the GPT
     heads: int = 12                 # attention heads in a block
     width: int = 768                # numbers in the residual stream
@@ -52,6 +54,9 @@ class Settings:
         unknown = set(self.others) - set(OTHERS)
         if unknown:
             raise UserError(f"--against knows {' and '.join(OTHERS)}, and not {sorted(unknown)[0]!r}")
+        unknown = set(self.precisions.split(",")) - set(PRECISIONS)
+        if unknown:
+            raise UserError(f"--precisions knows {', '.join(PRECISIONS)}, and not {sorted(unknown)[0]!r}")
         if min(self.prompt, self.decode, self.prefill, self.rounds) < 1:
             raise UserError("--prompt, --decode, --prefill and --rounds have to be at least 1")
         if max(self.prompt + self.decode, self.prefill) >= self.context:
@@ -72,18 +77,25 @@ def main(settings):
         raise UserError(f"the limit of memory is measured by a compiled kernel, and there is none: {cpu.why_not()}")
     threads = settings.workers or cores()
     config = GPTConfig(settings.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width)
-    print(f"{config.parameter_count():,} parameters in float32; kernels {cpu.status()}; {threads} cores; load of the "
-          f"machine before: {os.getloadavg()[0]:.2f}")
-    sides = {"ours": Side("generate_ours", as_dict(settings), threads)}
-    sides |= {name: Side(OTHERS[name], as_dict(settings), threads) for name in settings.others}
+    print(f"{config.parameter_count():,} parameters; kernels {cpu.status()}; {threads} cores; load of the machine before: "
+          f"{os.getloadavg()[0]:.2f}")
+    results = {precision: compare(settings, precision, threads) for precision in settings.precisions.split(",")}
+    results["load_after"] = round(os.getloadavg()[0], 2)
+    if settings.json:
+        write_text(settings.json, json.dumps(results, indent=1) + "\n")
+
+
+def compare(settings, precision, threads):
+    """What came out with weights of one precision: {"decode": {side: figures}, "prefill": ...}."""
+    others = [name for name in settings.others if name in PRECISIONS[precision]]
+    asked = as_dict(settings) | {"precision": precision}
+    sides = {"ours": Side("generate_ours", asked, threads)}
+    sides |= {name: Side(OTHERS[name], asked, threads) for name in others}
     turns = measure(sides, settings)
     for side in sides.values():
         side.close()
-    results = {"load_after": round(os.getloadavg()[0], 2)}
-    for what, number in ("decode", settings.decode), ("prefill", settings.prefill):
-        results[what] = report(what, number, {name: times[what] for name, times in turns.items() if what in times})
-    if settings.json:
-        write_text(settings.json, json.dumps(results, indent=1) + "\n")
+    return {what: report(f"{precision} {what}", number, {name: times[what] for name, times in turns.items()})
+            for what, number in (("decode", settings.decode), ("prefill", settings.prefill))}
 
 
 def measure(sides, settings):
@@ -112,7 +124,7 @@ def report(what, number, turns):
     for name, seconds in turns.items():
         results[name] = {"tokens_per_second": round(number / statistics.median(seconds), 1),
                          "best": round(number / min(seconds), 1)}
-        line = f"{what:8} {name:10} {results[name]['tokens_per_second']:8.1f} tokens/s (best {results[name]['best']:.1f})"
+        line = f"{what:15} {name:10} {results[name]['tokens_per_second']:8.1f} tokens/s (best {results[name]['best']:.1f})"
         pairs = [theirs / ours for ours, theirs in zip(turns["ours"], seconds)
                  if ours <= SLOW * min(turns["ours"]) and theirs <= SLOW * min(seconds)]
         if name != "ours" and pairs:

@@ -1,4 +1,5 @@
-"""llama.cpp's side of the benchmark of generation, through llama-cpp-python: a GGUF file of random weights in F32."""
+"""llama.cpp's side of the benchmark of generation, through llama-cpp-python: a GGUF file of random weights, in F32, or what
+its own quantisation makes of it: Q8_0 or Q4_0, which keeps the head at Q6_K."""
 import json
 import sys
 import tempfile
@@ -6,11 +7,15 @@ from pathlib import Path
 
 try:
     import gguf
-    from llama_cpp import Llama
+    import llama_cpp
 except ImportError:
     sys.exit("error: llama.cpp is not installed: pip install llama-cpp-python gguf")
 import numpy as np
 from common import answer, timed
+
+
+FILE_TYPES = {"int8": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "int4": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
+SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
 
 
 def write_model(path, s):
@@ -46,11 +51,25 @@ def write_model(path, s):
     writer.close()
 
 
+def quantized(path, precision):
+    """The path of the same model with integers for weights."""
+    llama_cpp.llama_log_set(SILENT, None)
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype = FILE_TYPES[precision]
+    to = path.with_name("quantized.gguf")
+    if llama_cpp.llama_model_quantize(str(path).encode(), str(to).encode(), options):
+        sys.exit(f"error: llama.cpp could not quantise the model to {precision}")
+    return to
+
+
 def main(s):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.gguf"
         write_model(path, s)
-        model = Llama(str(path), n_ctx=s["context"], n_batch=512, n_threads=s["threads"], n_threads_batch=s["threads"],
+        if s["precision"] != "float32":
+            path = quantized(path, s["precision"])
+        print(f"llama.cpp, {s['precision']}: a file of {path.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
+        model = llama_cpp.Llama(str(path), n_ctx=s["context"], n_batch=512, n_threads=s["threads"], n_threads_batch=s["threads"],
                       use_mmap=False, verbose=False)
     rng = np.random.default_rng(0)
 

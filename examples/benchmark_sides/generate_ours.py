@@ -8,6 +8,7 @@ from common import answer, timed
 
 from minigpt.generate import Engine, Request
 from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.quantize import arrays, quantize
 from minigpt.sampling import Rules
 
 
@@ -15,7 +16,11 @@ def main(s):
     from minigpt.kernels.cpu.pool import read_through       # there is no limit to measure without compiled kernels
 
     model = GPT(GPTConfig(s["vocabulary_size"], s["context"], s["layers"], s["heads"], s["width"]))
-    weights = model.flat.data[:len(model.flat) - model.positions.w.size]        # as many bytes as a token needs
+    if s["precision"] != "float32":
+        quantize(model, s["precision"])
+    needed = sum(array.nbytes for name, array in arrays(model).items() if not name.startswith("positions"))
+    print(f"ours, {s['precision']}: {needed / 1e6:.0f} MB of weights for a token", file=sys.stderr)
+    weights = np.ones(needed // 4, np.float32)
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 2048, 2048)).astype(np.float32)
 

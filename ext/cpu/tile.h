@@ -23,6 +23,7 @@
 #ifndef MINIGPT_TILE_H
 #define MINIGPT_TILE_H
 #include <stdlib.h>
+#include "avx512.h"
 
 #define DEEP 384                                    /* of k, and */
 #define WIDE 512                                    /* of n, numbers of b that are packed at a time: 768 KB of floats */
@@ -74,18 +75,6 @@ static inline void *workspace(void)
 #undef ROWS
 #pragma GCC pop_options
 
-/* Whether this CPU has AVX-512, unless the environment variable MINIGPT_AVX512 is 0. */
-static inline int has_avx512(void)
-{
-    static int known = -1;
-    if (known < 0) {
-        const char *choice = getenv("MINIGPT_AVX512");
-        __builtin_cpu_init();
-        known = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")
-            && __builtin_cpu_supports("avx512bw") && !(choice && choice[0] == '0');
-    }
-    return known;
-}
 #define BEST_FLOAT(f) (has_avx512() ? f##_float16 : f##_float8)
 #define PANEL_FLOAT (has_avx512() ? 32 : 16)
 #else

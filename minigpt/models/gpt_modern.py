@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, few_rows, flatten
+from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, as_one, flatten
 from ..ops import attention, cross_entropy, fold_in, mlp, relu_squared, rms_norm, rotary
 from ..settings import UserError
 from ..tensor import recompute
@@ -74,9 +74,9 @@ class MLP(Module):
         self.output = Linear(rng, 4 * width, width, bias=False, std=0.0)
 
     def forward(self, x):
-        if few_rows(x):
-            return self.output(relu_squared(self.expand(x)))
-        return mlp(x, self.expand.w, None, self.output.w, None, activation="relu_squared")
+        if as_one(x, self.expand, self.output):
+            return mlp(x, self.expand.w, None, self.output.w, None, activation="relu_squared")
+        return self.output(relu_squared(self.expand(x)))
 
 
 class Block(Module):
