@@ -50,7 +50,7 @@ class Settings(TrainSettings):
     tokenizer: Literal["char", "bpe"] = "char"      # what a token is: a character, or a frequent piece of a word
     vocabulary_size: int = 1024     # tokens that there are with --tokenizer bpe, at least 256
     model: Literal["gpt_modern", "gpt"] = "gpt_modern"      # the modern GPT; or GPT-2, for which see --preset gpt2
-    steps: int = 1800               # updates of the parameters
+    steps: int = 2400               # updates of the parameters
     optimizer: Literal["adamw", "muon"] = "muon"    # what makes the updates
     learning_rate: float = 0.02     # highest learning rate
     last_learning_rate: float = 4e-4    # learning rate of the last step
@@ -58,7 +58,7 @@ class Settings(TrainSettings):
     hold: float = 0.4               # share of the steps after which the learning rate begins to fall
     weight_decay: float = 0.0       # decay of matrices (with AdamW of embeddings, too)
     beta2: float = 0.95             # AdamW: how long the mean of squared gradients remembers
-    eval_every: int = 450           # steps between two validations, each of which saves a checkpoint
+    eval_every: int = 600           # steps between two validations, each of which saves a checkpoint
     layers: int = 4                 # blocks of the GPT
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the residual stream
