@@ -1,5 +1,6 @@
 """The programs of the family tree, as users run them, small: what they print and leave behind, and their mistakes."""
 import json
+import math
 
 import pytest
 from test_programs import TEXT, program, succeeds
@@ -46,3 +47,26 @@ def test_switch_shows_what_its_experts_do_and_goes_on(place):
 ])
 def test_a_mistake_with_switch_is_one_line(place, flags, said):
     one_line(program(*SWITCH, *flags, cwd=place), said)
+
+
+# ---- examples/count.py ----
+
+@pytest.mark.parametrize("unit, order", [("char", 3), ("word", 2)])
+def test_counting_shows_a_sentence_factor_by_factor(place, tmp_path, unit, order):
+    flags = ["--data", "text.txt", "--unit", unit, "--order", order, "--sentence", "To be, or not", "--out", tmp_path]
+    output, found = succeeds(program("count", *flags, "--length", "40", cwd=place)), results(tmp_path)
+    factors = [float(line.split(" = ")[1].split()[0]) for line in output.splitlines() if line.startswith("  p(") and "|" in line]
+    assert len(factors) == (13 if unit == "char" else 5)
+    assert math.log(math.prod(factors)) == pytest.approx(found["log_probability"], abs=1e-3)
+    assert list(found["losses"]) == [str(n) for n in range(1, order + 1)]
+    assert found["made_up"] in output and (len(found["made_up"]) == 40 if unit == "char" else True)
+    assert found["losses"][str(order)] < found["losses"]["1"]
+
+
+@pytest.mark.parametrize("flags, said", [
+    (("--order", "0"), "order is 0"), (("--sentence", " "), "the sentence is empty"),
+    (("--sentence", "天"), "characters outside the vocabulary"), (("--unit", "line"), "expected one of char, word"),
+    (("--data", "short.txt"), "too few for a context of 7"), (("--data", "none.txt"), "there is no file none.txt"),
+])
+def test_a_mistake_with_counting_is_one_line(place, flags, said):
+    one_line(program("count", "--data", "text.txt", *flags, cwd=place), said)
