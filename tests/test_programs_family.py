@@ -2,8 +2,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
-from test_programs import TEXT, program, succeeds
+from test_programs import EXAMPLES, HAS_MATPLOTLIB, TEXT, program, succeeds
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(EXAMPLES)
+    import compare_architectures
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +75,49 @@ def test_counting_shows_a_sentence_factor_by_factor(place, tmp_path, unit, order
 ])
 def test_a_mistake_with_counting_is_one_line(place, flags, said):
     one_line(program("count", "--data", "text.txt", *flags, cwd=place), said)
+
+
+# ---- examples/compare_architectures.py ----
+
+COMPARE = "compare_architectures", "--data", "text.txt", "--preset", "quick", "--context", "16", "--out", "compare"
+
+
+def test_architectures_are_compared_and_a_stopped_comparison_goes_on(place):
+    output, found = succeeds(program(*COMPARE, "--only", "lstm,gpt", cwd=place)), results(place / "compare")
+    assert [run["network"] for run in found["runs"]] == ["lstm", "gpt"]
+    assert not HAS_MATPLOTLIB or (place / "compare/compare.png").read_bytes().startswith(b"\x89PNG")
+    for run in found["runs"]:
+        assert len(run["curve"]) == 2 and run["curve"][-1] == [12 * 8 * 16, run["val_loss"]]
+        assert len(run["by_context"]) == 16 and np.mean(run["by_context"]) == pytest.approx(run["val_loss"], rel=0.2)
+        assert (run["reading_on"] is None) == (run["network"] == "gpt")
+        assert f"| {run['network']} | {run['parameters']:,} | {run['val_loss'] / math.log(2):.4f} |" in output
+    assert f"{found['counting_loss'] / math.log(2):.4f} bits" in output and "the lowest loss is that of" in output
+    more = succeeds(program(*COMPARE, "--seeds", "2", "--only", "gpt,switch", cwd=place))
+    after = results(place / "compare")
+    assert after["runs"][:2] == found["runs"]
+    assert [(run["network"], run["seed"]) for run in after["runs"][2:]] == [("switch", 1), ("gpt", 2), ("switch", 2)]
+    assert after["summary"]["gpt"]["spread"] > 0 and "Switch against GPT" in more
+
+
+def test_networks_of_about_the_same_size_are_compared():
+    settings = compare_architectures.Settings(width=64)
+    sizes = {name: len(compare_architectures.new_network(name, settings, 65, 1).flat)
+             for name in compare_architectures.NETWORKS}
+    assert sizes["rnn"] == pytest.approx(sizes["gpt"], rel=0.1) and sizes["lstm"] == pytest.approx(sizes["gpt"], rel=0.1)
+    assert sizes["switch"] > 4 * sizes["gpt"]
+
+
+def test_spans_cover_every_length_of_context_once():
+    for context in 1, 2, 7, 16, 100:
+        covered = [i for part in compare_architectures.spans(context) for i in range(context)[part]]
+        assert covered == list(range(context))
+
+
+@pytest.mark.parametrize("flags, said", [
+    (("--only", "gru"), "there is no network 'gru': --only takes some of rnn,lstm,gpt,switch"),
+    (("--points", "13"), "points is 13, but there are 12 steps only"), (("--seeds", "0"), "seeds is 0"),
+    (("--width", "33"), "can't be divided"), (("--data", "short.txt"), "too few for a context of 16"),
+    (("--order", "4"), "holds other results than those of this text"),
+])
+def test_a_mistake_in_comparing_is_one_line(place, flags, said):
+    one_line(program(*COMPARE, *flags, cwd=place), said)
