@@ -162,10 +162,11 @@ class Dropout(Module):
 
 
 class MultiHeadAttention(Module):
-    """Self-attention in `heads` heads: (B, T, C) -> (B, T, C).
+    """Attention in `heads` heads: (B, T, C) -> (B, T, C), of positions to each other or to those of another sequence.
 
-    causal: whether a position sees only itself and those before it. mask, of a forward: (B, T) bools, False where there
-    is padding, which nobody sees. output_std: of the matrix that writes into the residual stream.
+    causal: whether a position sees only itself and those before it. mask, of a forward: (B, S) bools, False where there
+    is padding, which nobody sees. memory, of a forward: (B, S, C), what is looked at ("cross-attention"); None: x itself.
+    output_std: of the matrix that writes into the residual stream.
     """
 
     def __init__(self, rng, width, heads, bias=True, dropout=0.0, output_std=0.02, causal=True):
@@ -175,12 +176,13 @@ class MultiHeadAttention(Module):
         self.value = Linear(rng, width, width, bias)
         self.output = Linear(rng, width, width, bias, output_std)
 
-    def forward(self, x, cache=None, seeds=None, mask=None):
+    def forward(self, x, cache=None, seeds=None, mask=None, memory=None):
         B, T, C = x.shape
-        split = B, T, self.heads, C // self.heads
-        q = self.query(x).reshape(*split)                                   # (B, T, H, D)
-        k = self.key(x).reshape(*split)                                     # (B, T, H, D)
-        v = self.value(x).reshape(*split)                                   # (B, T, H, D)
+        seen = x if memory is None else memory
+        heads = self.heads, C // self.heads
+        q = self.query(x).reshape(B, T, *heads)                             # (B, T, H, D)
+        k = self.key(seen).reshape(B, seen.shape[1], *heads)                # (B, S, H, D)
+        v = self.value(seen).reshape(B, seen.shape[1], *heads)              # (B, S, H, D)
         if cache is not None:
             y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
         else:

@@ -177,9 +177,29 @@ def training_step(workers, optimizer, ids, context, settings, step, lr):
     def loss(model, part):
         return model.training_loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
 
-    total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
-    norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan
+    return update(workers, optimizer, loss, [slice(i, i + size) for i in range(0, B, size)], lr, settings.clip)
+
+
+def update(workers, optimizer, loss, micro_batches, lr, clip=math.inf):
+    """One update from the sum of loss(model, micro_batch), a scalar Tensor, over the micro-batches: the sum, and the norm of
+    its gradient."""
+    total = workers.gradient(loss, micro_batches)
+    norm = optimizer.step(lr, clip, workers.map) if math.isfinite(total) else math.nan
     return total, norm
+
+
+def fit(model, settings, draw, out, after=lambda step, loss, workers: None):
+    """Train a model on anything that gives a loss: settings.steps updates.
+
+    draw(step) returns (loss, micro_batches) as `update` takes them. after(step, loss, workers) is called behind each step.
+    Raises UserError where the loss is no longer finite; `out` is for its message.
+    """
+    optimizer = make_optimizer(model.flat, settings)
+    with Workers(model, settings.workers) as workers, np.errstate(over="ignore", invalid="ignore"):
+        for step in range(settings.steps):
+            loss, norm = update(workers, optimizer, *draw(step), learning_rate(settings, step), settings.clip)
+            check_finite(out, step + 1, {"loss": loss, "norm of the gradient": norm})
+            after(step + 1, loss, workers)
 
 
 def micro_batch_size(settings, workers, ranks=1):
