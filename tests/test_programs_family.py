@@ -1,4 +1,5 @@
 """The programs of the family tree, as users run them, small: what they print and leave behind, and their mistakes."""
+import importlib.util
 import json
 import math
 
@@ -6,9 +7,12 @@ import numpy as np
 import pytest
 from test_programs import EXAMPLES, HAS_MATPLOTLIB, TEXT, program, succeeds
 
+from minigpt import checkpoint
+
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(EXAMPLES)
     import compare_architectures
+    import translate
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +125,45 @@ def test_spans_cover_every_length_of_context_once():
 ])
 def test_a_mistake_in_comparing_is_one_line(place, flags, said):
     one_line(program(*COMPARE, *flags, cwd=place), said)
+
+
+# ---- examples/translate.py ----
+
+HAS_WORDS = importlib.util.find_spec("num2words") is not None
+TRANSLATE = "translate", "--preset", "quick", "--workers", "1"
+PAIRS = "".join(f"{word} {other}\t{other} {word}\n" for word in ("to", "be", "or", "not") for other in ("that", "is", "the"))
+
+
+def test_translation_of_pairs_of_the_users_own(place):
+    (place / "pairs.tsv").write_text(PAIRS + "\n", encoding="utf-8")
+    output = succeeds(program(*TRANSLATE, "--data", "pairs.tsv", "--say", "to be", "--out", "pairs", cwd=place))
+    found = results(place / "pairs")
+    assert (found["learnt"], found["held_out"]) == (10, 2) and found["exact"].keys() == {"pairs"}
+    assert "pairs     10 to learn from, 2 held out" in output and "to be  ->" in output
+    saved = checkpoint.load(place / "pairs/model")
+    assert saved.model.name == "transformer" and len(saved.model.flat) == found["parameters"]
+
+
+@pytest.mark.skipif(not HAS_WORDS, reason="num2words is not installed: pip install '.[family]'")
+def test_translation_of_numbers_holds_out_blocks(place):
+    settings = translate.Settings(languages="fr,de", numbers=1000)
+    learnt, held_out = translate.number_pairs(settings)
+    assert (len(learnt), len(held_out)) == (1600, 400)
+    assert ("de", "two", "zwei") in learnt and ("fr", "ninety-nine", "quatre-vingt-dix-neuf") in learnt
+    numbers = {source for _, source, _ in held_out}
+    assert len(numbers) == 200 and not numbers & {source for _, source, _ in learnt}
+    output = succeeds(program(*TRANSLATE, "--numbers", "200", cwd=place))
+    assert "French: " in output and "German: " in output and "pairs     200 to learn from, 200 held out" in output
+
+
+@pytest.mark.parametrize("content, flags, said", [
+    ("one\ttwo\nthree\n", (), "line 2 of wrong.tsv should be two texts with a tab between, and has 1 part"),
+    ("one\ttwo\n", (), "wrong.tsv has 1 pairs, too few"), (b"caf\xe9\tx", (), "can't be read as UTF-8"),
+    (PAIRS, ("--data", "none.tsv"), "there is no file none.tsv"), (PAIRS, ("--languages", "fr,xx"), "no language 'xx'"),
+    (PAIRS, ("--numbers", "100"), "numbers is 100"), (PAIRS, ("--beams", "0"), "beams is 0"),
+    (PAIRS, ("--vocabulary-size", "200"), "too small"), ("a b\t" * 2 + "\n", (), "has 3 parts"),
+    ("x y z " * 300 + "\tq\n" + PAIRS, (), "the longest text has"),
+])
+def test_a_mistake_in_translating_is_one_line(place, content, flags, said):
+    (place / "wrong.tsv").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    one_line(program(*TRANSLATE, "--data", "wrong.tsv", *flags, cwd=place), said)
