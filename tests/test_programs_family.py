@@ -167,3 +167,29 @@ def test_translation_of_numbers_holds_out_blocks(place):
 def test_a_mistake_in_translating_is_one_line(place, content, flags, said):
     (place / "wrong.tsv").write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     one_line(program(*TRANSLATE, "--data", "wrong.tsv", *flags, cwd=place), said)
+
+
+# ---- examples/fill_in_the_blank.py ----
+
+BLANK = "fill_in_the_blank", "--data", "text.txt", "--preset", "quick", "--workers", "1", "--out", "blank"
+
+
+def test_blanks_are_filled_in_by_both_and_nothing_is_trained_twice(place):
+    output, found = succeeds(program(*BLANK, cwd=place)), results(place / "blank")
+    assert len(found["guesses"]) == 4 and all(len(g["bert"]) == len(g["gpt"]) == 5 for g in found["guesses"])
+    assert "truly" in output and f"{found['bert_right']:.1%}" in output and f"{found['gpt_right']:.1%}" in output
+    before = (place / "blank/gpt/model.safetensors").read_bytes()
+    again = succeeds(program(*BLANK, "--text", "To b_, or n_t", cwd=place))
+    assert "character 5" in again and "character 12" in again and "truly" not in again
+    assert (place / "blank/gpt/model.safetensors").read_bytes() == before
+    for guess in results(place / "blank")["guesses"]:
+        assert 0 < sum(p for _, p in guess["bert"]) <= 1 + 1e-6 and "_" not in [c for c, _ in guess["bert"]]
+
+
+@pytest.mark.parametrize("flags, said", [
+    (("--text", "To be"), "has no blank: write _"), (("--text", "天_"), "characters outside the vocabulary"),
+    (("--text", "_" * 17), "the text has 17 characters, and the models read 16"), (("--share", "0"), "share is 0.0"),
+    (("--steps", "11"), "holds models of another text or of other settings"), (("--data", "short.txt"), "too few"),
+])
+def test_a_mistake_with_blanks_is_one_line(place, flags, said):
+    one_line(program(*BLANK, *flags, cwd=place), said)
