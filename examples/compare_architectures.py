@@ -1,6 +1,6 @@
 """Counting, RNN, LSTM, GPT and Switch Transformer on one text: who learns most from as many characters?
 
-    python examples/compare_architectures.py                        four trainings: about eight minutes on two idle cores
+    python examples/compare_architectures.py                        four trainings: about five minutes on two idle cores
     python examples/compare_architectures.py --preset quick         seconds, to see all of it work
     python examples/compare_architectures.py --preset full          three seeds of larger networks: about an hour
     python examples/compare_architectures.py --only lstm,gpt        counting and these two
@@ -51,7 +51,7 @@ RECIPES = {"rnn": {"learning_rate": 0.01, "last_learning_rate": 2e-4}, "lstm": {
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 500                # updates of the parameters in each training
+    steps: int = 400                # updates of the parameters in each training
     batch_size: int = 16            # sequences in an update
     context: int = 128              # characters in a sequence: as far as a GPT can look back
     layers: int = 2                 # blocks of the GPT and of the Switch Transformer, layers of the recurrent networks

@@ -1,7 +1,7 @@
 """A Transformer learns to translate number words, and is asked for numbers it has never seen.
 
     pip install '.[family]'                                     # num2words, and cn2an for Chinese numerals
-    python examples/translate.py                                English to French and German: about six minutes on two idle cores
+    python examples/translate.py                                English to French and German: about three minutes on two idle cores
     python examples/translate.py --languages fr,de,zh           and to Chinese numerals
     python examples/translate.py --preset quick                 seconds, to see all of it work; it learns nothing yet
     python examples/translate.py --data pairs.tsv               your own pairs: a line each, the two texts with a tab between
@@ -44,10 +44,10 @@ class Settings(TrainSettings):
     data: str | None = None         # pairs of your own, a line each with a tab between (none: numbers)
     say: str | None = None          # a text to translate at the end
     out: str | None = None          # folder for results.json and the model
-    steps: int = 1600               # updates of the parameters
+    steps: int = 800                # updates of the parameters
     batch_size: int = 64            # pairs in an update
     learning_rate: float = 2e-3     # highest learning rate
-    warm_up: int = 200              # steps in which the learning rate rises
+    warm_up: int = 100              # steps in which the learning rate rises
     hold: float = 0.4               # share of the steps after which the learning rate begins to fall
     beta2: float = 0.98             # AdamW: how long the mean of squared gradients remembers
     weight_decay: float = 0.01      # AdamW's decay of matrices and embeddings

@@ -193,3 +193,32 @@ def test_blanks_are_filled_in_by_both_and_nothing_is_trained_twice(place):
 ])
 def test_a_mistake_with_blanks_is_one_line(place, flags, said):
     one_line(program(*BLANK, *flags, cwd=place), said)
+
+
+# ---- examples/finetune.py ----
+
+LABELLED = "".join(f"{label}\t{text} {n}\n" for n in range(20) for label, text in (("day", "the sun is up"), ("night", "the moon")))
+FINETUNE = "finetune", "--data", "labelled.tsv", "--preset", "quick", "--workers", "1", "--out", "finetune"
+
+
+def test_fine_tuning_is_compared_by_labels_and_goes_on(place):
+    (place / "labelled.tsv").write_text(LABELLED, encoding="utf-8")
+    output, found = succeeds(program(*FINETUNE, cwd=place)), results(place / "finetune")
+    assert (found["classes"], found["learnt"], found["asked"]) == (["day", "night"], 32, 8)
+    assert [run["labels"] for run in found["runs"]] == [2, 2, 3, 10, 32]
+    assert all(run["accuracy"].keys() == {"fine-tuned", "LoRA", "scratch", "naive Bayes"} for run in found["runs"])
+    assert found["runs"][-1]["accuracy"]["naive Bayes"] == 1
+    assert "Fine-tuning with 10% of the labels" in output
+    assert not HAS_MATPLOTLIB or (place / "finetune/finetune.png").exists()
+    again = succeeds(program(*FINETUNE, cwd=place))
+    assert results(place / "finetune")["runs"] == found["runs"] and "without labels" in output and "without labels" not in again
+
+
+@pytest.mark.parametrize("content, flags, said", [
+    ("day\tthe sun\nnight\n", (), "line 2 of labels.tsv should be a label, a tab and a text"),
+    ("day\tthe sun\n", (), "has 1 texts of 1 classes"), (LABELLED, ("--rank", "0"), "rank 0"),
+    (LABELLED, ("--data", "none.tsv"), "there is no file none.tsv"), (LABELLED, ("--task", "mood"), "expected one of kind, play"),
+])
+def test_a_mistake_in_fine_tuning_is_one_line(place, content, flags, said):
+    (place / "labels.tsv").write_text(content, encoding="utf-8")
+    one_line(program(*FINETUNE, "--data", "labels.tsv", "--out", "other", *flags, cwd=place), said)
