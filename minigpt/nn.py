@@ -169,10 +169,11 @@ class Dropout(Module):
 
 
 class MultiHeadAttention(Module):
-    """Self-attention in `heads` heads: (B, T, C) -> (B, T, C).
+    """Attention in `heads` heads: (B, T, C) -> (B, T, C), of positions to each other or to those of another sequence.
 
-    causal: whether a position sees only itself and those before it. mask, of a forward: (B, T) bools, False where there
-    is padding, which nobody sees. output_std: of the matrix that writes into the residual stream.
+    causal: whether a position sees only itself and those before it. mask, of a forward: (B, S) bools, False where there
+    is padding, which nobody sees. memory, of a forward: (B, S, C), what is looked at ("cross-attention"); None: x itself.
+    output_std: of the matrix that writes into the residual stream.
     """
 
     def __init__(self, rng, width, heads, bias=True, dropout=0.0, output_std=0.02, causal=True):
@@ -182,12 +183,13 @@ class MultiHeadAttention(Module):
         self.value = Linear(rng, width, width, bias)
         self.output = Linear(rng, width, width, bias, output_std)
 
-    def forward(self, x, cache=None, seeds=None, mask=None):
+    def forward(self, x, cache=None, seeds=None, mask=None, memory=None):
         B, T, C = x.shape
-        q, k, v = self.query(x), self.key(x), self.value(x)                 # (B, T, C)
+        seen = x if memory is None else memory
+        q, k, v = self.query(x), self.key(seen), self.value(seen)           # (B, T, C), (B, S, C) twice
         if cache is not None:
             return self.output(cache.attend(q, k, v))                       # (B, T, C): what came before, too
-        q, k, v = (part.reshape(B, T, self.heads, C // self.heads) for part in (q, k, v))
+        q, k, v = (part.reshape(B, part.shape[1], self.heads, C // self.heads) for part in (q, k, v))
         seeds = None if seeds is None else fold_in(seeds, n=0)
         y = attention(q, k, v, mask, seeds, causal=self.causal, dropout=self.p)         # (B, T, H, D)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)

@@ -185,18 +185,30 @@ def update(workers, optimizer, x, y, settings, step, lr):
     def loss(model, part):
         return model.training_loss(x[part], y[part], None if seeds is None else seeds[part], total=total)
 
-    return descend(workers, optimizer, loss, B, settings, lr)
-
-
-def descend(workers, optimizer, loss, B, settings, lr):
-    """One update from loss(model, part): the share that a part, a slice of the batch's B examples, has in the mean loss.
-
-    Returns this mean, and the norm of its gradient.
-    """
     size = micro_batch_size(settings, workers.total, workers.ranks.size)
-    total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
-    norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan
+    return descend(workers, optimizer, loss, [slice(i, i + size) for i in range(0, B, size)], lr, settings.clip)
+
+
+def descend(workers, optimizer, loss, micro_batches, lr, clip=math.inf):
+    """One update from the sum of loss(model, micro_batch), a scalar Tensor, over the micro-batches: the sum, and the norm of
+    its gradient."""
+    total = workers.gradient(loss, micro_batches)
+    norm = optimizer.step(lr, clip, workers.map) if math.isfinite(total) else math.nan
     return total, norm
+
+
+def fit(model, settings, draw, out, after=lambda step, loss, workers: None):
+    """Train a model on anything that gives a loss: settings.steps updates.
+
+    draw(step) returns (loss, micro_batches) as `descend` takes them. after(step, loss, workers) is called behind each step.
+    Raises UserError where the loss is no longer finite; `out` is for its message.
+    """
+    optimizer = make_optimizer(model.flat, settings)
+    with Workers(model, settings.workers) as workers, np.errstate(over="ignore", invalid="ignore"):
+        for step in range(settings.steps):
+            loss, norm = descend(workers, optimizer, *draw(step), learning_rate(settings, step), settings.clip)
+            check_finite(out, step + 1, {"loss": loss, "norm of the gradient": norm})
+            after(step + 1, loss, workers)
 
 
 def micro_batch_size(settings, workers, ranks=1):

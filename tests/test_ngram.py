@@ -243,3 +243,13 @@ def test_it_is_no_network_that_a_checkpoint_could_name():
     with pytest.raises(UserError, match="config.json names the model 'ngram', and there are only .*gpt"):
         models.load("ngram", "config.json")
     assert models.load("gpt", "config.json").name == "gpt"
+
+
+@given(cases())
+def test_what_is_known_of_a_context_is_the_longest_end_that_was_followed(case):
+    V, order, text, other = case
+    model = NGram(V, order).fit(np.array(text, np.int64))
+    for context in [], other, text[-3:], text[:5]:
+        followed = [k for k in range(min(len(context), order - 1) + 1) if k == 0 or any(
+            text[i:i + k] == context[len(context) - k:] for i in range(len(text) - k))]
+        assert model.known(np.array(context, np.int64)) == max(followed)

@@ -2,5 +2,6 @@
 
 from .batches import batch, sequence_seeds, split, windows
 from .corpus import Corpus, load_corpus
+from .masking import mask_tokens
 
-__all__ = ["Corpus", "batch", "load_corpus", "sequence_seeds", "split", "windows"]
+__all__ = ["Corpus", "batch", "load_corpus", "mask_tokens", "sequence_seeds", "split", "windows"]

@@ -117,6 +117,16 @@ class NGram:
             p[level.keys[begin:end] - h * V] += level.share[begin:end]          # (3)
         return p
 
+    def known(self, context):
+        """How many tokens at the end of `context` the next one is foretold from: the most that were ever followed by one."""
+        context = self._checked(context)
+        for k in range(min(len(context), len(self.levels) - 1), 0, -1):
+            h = self._rank(context[len(context) - k:])
+            begin, end = np.searchsorted(self.levels[k].keys, [h * self.vocabulary_size, (h + 1) * self.vocabulary_size])
+            if begin < end:
+                return k
+        return 0
+
     def _rank(self, context):
         """The rank of a sequence among those of its length; of one that was never seen, their number."""
         h = 0

@@ -1,0 +1,229 @@
+"""A BERT and a GPT are asked for the same missing characters: the one sees both sides of a blank, the other the left one.
+
+    python examples/fill_in_the_blank.py                                two trainings: about four minutes on two idle cores
+    python examples/fill_in_the_blank.py --preset quick                 seconds, to see all of it work; it learns nothing yet
+    python examples/fill_in_the_blank.py --text "To be, or n_t to be"   a blank of yours, written as _
+    python examples/fill_in_the_blank.py --data my.txt                  any text of yours
+    python examples/fill_in_the_blank.py --out runs/blank-1             go on where Ctrl-C stopped it
+
+Both have the same shape (minigpt/models/masked_bert.py and gpt.py), learn from the same windows of the first 90% of the text,
+and make as many updates. BERT learns at the 15% of characters that were taken away from it (80% blanks, 10% others, 10% left
+as they are), the GPT at all of them. Then 15% of the characters of the last 10% are made blanks, and each is asked for every
+one of them. The GPT is shown all that truly stands to the left of a blank, also where BERT sees another blank.
+"""
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import numpy as np
+from train_shakespeare import next_free
+
+from minigpt import checkpoint, no_grad
+from minigpt.data import batch, load_corpus, mask_tokens, split, windows
+from minigpt.kernels import cpu
+from minigpt.models.gpt import GPT, GPTConfig
+from minigpt.models.masked_bert import MaskedBert, MaskedBertConfig
+from minigpt.parallel import Workers
+from minigpt.report import Progress, prepare_folder, write_results
+from minigpt.sampling import log_probabilities, top
+from minigpt.settings import UserError, program
+from minigpt.tokenizers import CharTokenizer
+from minigpt.train import TrainSettings, fit, micro_batch_size
+
+SIGNS = "_█▁"                       # the blank is the first of these that the text does not have
+GUESSES = 5                         # guesses that are shown for a blank
+
+
+@dataclass(frozen=True)
+class Settings(TrainSettings):
+    text: str | None = None         # a text with one blank or more, written as _, to be filled in (none: held-out lines)
+    data: str | None = None         # a text file in UTF-8 (none: tiny Shakespeare)
+    out: str | None = None          # folder for results.json and both models (none: the next free runs/blank-N)
+    steps: int = 700                # updates of each of the two
+    batch_size: int = 32            # sequences in an update
+    context: int = 64               # characters in a sequence
+    layers: int = 4                 # blocks
+    heads: int = 4                  # attention heads in a block
+    width: int = 128                # numbers in the stream
+    share: float = 0.15             # share of the characters that BERT is asked for
+    optimizer: Literal["adamw", "muon"] = "muon"    # what makes the updates
+    learning_rate: float = 0.02     # highest learning rate
+    last_learning_rate: float = 4e-4    # learning rate of the last step
+    warm_up: int = 50               # steps in which the learning rate rises
+    hold: float = 0.4               # share of the steps after which the learning rate begins to fall
+    weight_decay: float = 0.0       # AdamW's decay of matrices and embeddings
+    beta2: float = 0.95             # AdamW: how long the mean of squared gradients remembers
+
+    presets: ClassVar[dict[str, dict]] = {"quick": {"steps": 10, "batch_size": 4, "layers": 1, "heads": 2, "width": 16,
+                                                    "context": 16}}
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 < self.share <= 0.9:
+            raise UserError(f"share is {self.share}, but has to be above 0 and at most 0.9")
+        if self.text is not None and SIGNS[0] not in self.text:
+            raise UserError(f"the text {self.text!r} has no blank: write {SIGNS[0]} where a character is missing")
+        if self.text is not None and len(self.text) > self.context:
+            raise UserError(f"the text has {len(self.text)} characters, and the models read {self.context}: shorten it, or "
+                            "choose a larger --context")
+
+
+def new_tokenizer(text):
+    """The characters of a text and, as the last, a blank; the blank's id."""
+    sign = next((sign for sign in SIGNS if sign not in text), None)
+    if sign is None:
+        raise UserError(f"the text has all of the characters {SIGNS}, one of which is to be the blank: remove one of them")
+    return CharTokenizer("".join(sorted(set(text))) + sign), len(set(text))
+
+
+# ---- training: draw(step) as minigpt.train.fit asks for it ----
+
+def draw_blanks(settings, ids, blank):
+    """Windows with blanks, for BERT."""
+    def loss(model, part):
+        return model.loss(*part[:2], total=part[2])
+
+    def draw(step):
+        x, _ = batch(ids, settings.context, settings.batch_size, settings.seed, step)
+        rng = np.random.default_rng([settings.seed, step, 1])
+        inputs, targets = mask_tokens(x, blank, blank + 1, rng, settings.share)
+        return loss, micro_batches(settings, inputs, targets, int((targets >= 0).sum()))
+
+    return draw
+
+
+def draw_next(settings, ids):
+    """The same windows with what comes next, for the GPT."""
+    def loss(model, part):
+        return model.loss(*part[:2], total=part[2])
+
+    def draw(step):
+        x, y = batch(ids, settings.context, settings.batch_size, settings.seed, step)
+        return loss, micro_batches(settings, x, y, y.size)
+
+    return draw
+
+
+def micro_batches(settings, x, y, total):
+    size = micro_batch_size(settings, settings.workers or 2)
+    return [(x[i:i + size], y[i:i + size], total) for i in range(0, len(x), size)]
+
+
+# ---- asking: logits (B, T, V) at which position t tells of the character at t ----
+
+def by_bert(model, x, blank):
+    """x: (B, T) with blanks."""
+    with no_grad():
+        logits = model(x).data
+    return without(logits, blank)
+
+
+def by_gpt(model, x, blank):
+    """x: (B, T) without blanks. At the first position, to the left of which there is nothing, all are alike."""
+    with no_grad():
+        logits = model(x).data
+    return without(np.concatenate([np.zeros_like(logits[:, :1]), logits[:, :-1]], 1), blank)
+
+
+def without(logits, blank):
+    """The blank is no guess."""
+    logits = logits.copy()
+    logits[..., blank] = -1e30
+    return logits
+
+
+def share_right(models, ids, blank, settings, workers):
+    """(BERT's, the GPT's) share of blanks at which the likeliest character is the right one, and how many blanks."""
+    right, number = np.zeros(2), 0
+    rng = np.random.default_rng([settings.seed, 2])
+    for x, _ in windows(ids, settings.context, 32):
+        asked = rng.random(x.shape) < 0.15
+        asked[:, 0] = False                                 # nothing stands to the left of it
+        guesses = [by_bert(models["masked_bert"], np.where(asked, blank, x), blank), by_gpt(models["gpt"], x, blank)]
+        right += [(guess.argmax(-1) == x)[asked].sum() for guess in guesses]
+        number += int(asked.sum())
+    if not number:
+        raise UserError("the last 10% of the text are too short to make blanks in: give a longer text")
+    return right / number, number
+
+
+def show(models, text, blank, tokenizer, truth=None):
+    """Print both models' guesses for each blank of a text. Returns them as plain JSON. truth: the text without blanks."""
+    sign, shown = tokenizer.characters[blank], []
+    text = text.replace(SIGNS[0], sign) if SIGNS[0] not in tokenizer.characters[:-1] else text
+    x = tokenizer.encode(text)[None]
+    print(f"\n  {text!r}")
+    for place in np.flatnonzero(x[0] == blank).tolist():
+        true = tokenizer.encode(truth)[None] if truth else x
+        both = [by_bert(models["masked_bert"], x, blank), by_gpt(models["gpt"], true[:, :place + 1], blank)]
+        guesses = [[(tokenizer.decode([token]), float(np.exp(p))) for token, p in top(log_probabilities(logits[0, place]), GUESSES)]
+                   for logits in both]
+        print(f"    character {place + 1}" + (f", truly {truth[place]!r}" if truth else ""))
+        for name, row in zip(("BERT", "GPT"), guesses):
+            print(f"      {name:5}" + "   ".join(f"{character!r:>5} {p:6.1%}" for character, p in row))
+        shown.append({"text": text, "place": place, "bert": guesses[0], "gpt": guesses[1]})
+    return shown
+
+
+def held_out_examples(ids, blank, tokenizer, settings, number=4):
+    """(text with one blank in its middle, the text), from what was not learnt from."""
+    rng = np.random.default_rng([settings.seed, 3])
+    for begin in rng.integers(max(1, len(ids) - settings.context), size=number).tolist():
+        whole = ids[begin:begin + settings.context]
+        place = len(whole) // 2
+        with_blank = whole.copy()
+        with_blank[place] = blank
+        yield tokenizer.decode(with_blank), tokenizer.decode(whole)
+
+
+def main(settings):
+    corpus = load_corpus(settings.data, print)
+    tokenizer, blank = new_tokenizer(corpus.text)
+    if settings.text is not None:
+        tokenizer.encode(settings.text.replace(SIGNS[0], tokenizer.characters[blank]))     # all characters known, or an error
+    training, validation = split(tokenizer.encode(corpus.text), settings.context)
+    out = prepare_folder(settings.out or next_free("runs/blank"))
+    shape = tokenizer.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width
+    fresh = {"masked_bert": MaskedBert(MaskedBertConfig(*shape, 4 * settings.width), settings.seed),
+             "gpt": GPT(GPTConfig(*shape), settings.seed)}
+    draws = {"masked_bert": draw_blanks(settings, training, blank), "gpt": draw_next(settings, training)}
+    print(f"text      {corpus.source}\nkernels   {cpu.status()}\ntraining  {settings.steps} steps of {settings.batch_size} x "
+          f"{settings.context} characters each; results in {out}", flush=True)
+    names = "seed", "steps", "batch_size", "context", "layers", "heads", "width", "share", "optimizer", "learning_rate"
+    of_run = {"corpus_sha256": corpus.sha256, **{name: getattr(settings, name) for name in names}}
+    models = {name: trained(name, fresh[name], draws[name], settings, tokenizer, of_run, out) for name in fresh}
+    with Workers(models["gpt"], settings.workers) as workers:
+        (bert, gpt), number = share_right(models, validation, blank, settings, workers)
+    shown = []
+    if settings.text is not None:
+        shown += show(models, settings.text, blank, tokenizer)
+    else:
+        for with_blank, whole in held_out_examples(validation, blank, tokenizer, settings):
+            shown += show(models, with_blank, blank, tokenizer, whole)
+    print(f"\nof {number:,} blanks in text that was not learnt from, the likeliest character is right:\n"
+          f"  BERT, from both sides        {bert:.1%}   ({len(models['masked_bert'].flat):,} parameters)\n"
+          f"  GPT, from the left side      {gpt:.1%}   ({len(models['gpt'].flat):,} parameters)")
+    write_results(out, of_run | {"corpus": corpus.name, "kernels": cpu.status(), "blanks": number, "bert_right": float(bert),
+                                 "gpt_right": float(gpt), "guesses": shown})
+    print(f"saved in {out}: results.json and both models")
+
+
+def trained(name, model, draw, settings, tokenizer, of_run, out):
+    """The model, trained: now, or in an earlier run of the same settings that left it in `out`."""
+    folder = Path(out, name)
+    if folder.exists():
+        saved = checkpoint.load(folder)
+        if saved.training != of_run:
+            raise UserError(f"{out} holds models of another text or of other settings: choose another --out")
+        return saved.model
+    print(f"\n{name}: {len(model.flat):,} parameters", flush=True)
+    progress = Progress(settings.steps)
+    fit(model, settings, draw, out, lambda step, loss, workers: progress.update(step, f"loss {loss:.4f}"))
+    progress.close()
+    checkpoint.save(folder, model, tokenizer, json.loads(json.dumps(of_run)))
+    return model
+
+
+if __name__ == "__main__":
+    program(main, Settings)
