@@ -267,8 +267,8 @@ def examine(run, stage):
     """The report card of a stage's model, written beside it."""
     saved, template = run.load(stage), run.template
     trained_on, begin_from = (template.tokenizer.encode(part) for part in run.prose)
-    card = card_of.evaluate(saved.model, template, run.world, run.abilities, (trained_on, begin_from), run.settings.workers or None)
-    if run.settings.questions is not None:
+    card = card_of.evaluate(saved.model, template, run.world, run.abilities, (trained_on, begin_from),
+                            run.settings.workers or None)
     write_text(run.out / f"{stage}.card.json", json.dumps(card_of.as_json({stage: card})))
     print(card_of.table({stage: card}))
 
