@@ -42,6 +42,25 @@ def of_two(draw, second=any_number):
 
 
 @st.composite
+def of_two_apart(draw):
+    """Two arrays that broadcast, nowhere equal: the multiples of a half, and those a quarter off."""
+    (a, b), _ = draw(of_two())
+    return (np.round(2 * a) / 2, np.round(2 * b) / 2 + 0.25), {}
+
+
+@st.composite
+def clip_inputs(draw):
+    x = np.round(2 * draw(floats(shapes))) / 2
+    return (x,), {"low": draw(st.sampled_from([-1.25, 0.25])), "high": draw(st.sampled_from([0.75, 1.25]))}
+
+
+@st.composite
+def log_probability_inputs(draw):
+    logits = draw(rows())
+    return (logits, draw(hnp.arrays(np.int64, logits.shape[:-1], elements=st.integers(0, logits.shape[-1] - 1)))), {}
+
+
+@st.composite
 def reshape_inputs(draw):
     x = draw(floats(shapes_of_rows))
     shape = draw(st.sampled_from([(-1,), (x.size,), (1, x.size, 1), x.shape[::-1], (-1, x.shape[0])]))
@@ -167,6 +186,8 @@ INPUTS = {
     "add": of_two(), "subtract": of_two(), "multiply": of_two(), "divide": of_two(not_near_zero),
     "power": of_one(positive, n=st.sampled_from([-2, -1.5, 0, 0.5, 1, 2, 3.0])),
     "exp": of_one(), "log": of_one(positive), "tanh": of_one(), "sigmoid": of_one(), "relu": of_one(not_near_zero),
+    "softplus": of_one(), "clip": clip_inputs(), "minimum": of_two_apart(), "maximum": of_two_apart(),
+    "log_probability": log_probability_inputs(), "entropy": st.tuples(st.tuples(rows()), st.just({})),
     "gelu": of_one(st.floats(-8, 8), approximate=st.booleans()),
     "reshape": reshape_inputs(), "transpose": transpose_inputs(), "getitem": getitem_inputs(),
     "concatenate": concatenate_inputs(), "sum": reduce_inputs(), "mean": reduce_inputs(),

@@ -12,18 +12,21 @@ The letters, here and in every kernel:
 
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
 elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention, philox,
-dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared; and for generating, cached_attention.
+dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared; for generating, cached_attention; and for
+learning from what people prefer, log_probability.
 """
 from .adamw import adamw_step, gradient_norm
 from .attention import attention
 from .cached_attention import cached_attention
 from .cross_entropy import cross_entropy
 from .dropout import dropout
-from .elementwise import add, divide, exp, log, multiply, power, relu, sigmoid, subtract, tanh
+from .elementwise import (add, clip, divide, exp, log, maximum, minimum, multiply, power, relu, sigmoid, softplus,
+                          subtract, tanh)
 from .embedding import embedding
 from .gelu import gelu
 from .layer_norm import layer_norm
 from .linear import linear
+from .log_probability import entropy, log_probability
 from .matmul import matmul
 from .mlp import mlp
 from .philox import fold_in
@@ -34,7 +37,8 @@ from .rotary import rotary
 from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
-__all__ = ["adamw_step", "add", "attention", "cached_attention", "concatenate", "cross_entropy", "divide", "dropout",
-           "embedding", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log",
-           "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm",
-           "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
+__all__ = ["adamw_step", "add", "attention", "cached_attention", "clip", "concatenate", "cross_entropy", "divide",
+           "dropout", "embedding", "entropy", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm",
+           "linear", "log", "log_probability", "log_softmax", "matmul", "maximum", "mean", "minimum", "mlp", "multiply",
+           "power", "relu", "relu_squared", "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "softplus",
+           "subtract", "sum", "tanh", "transpose"]

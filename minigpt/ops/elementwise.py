@@ -12,8 +12,14 @@ y = f(x), number by number, so that dx = dy * f'(x). Where f'(x) is shorter in t
     tanh        y = tanh x         dx = dy * (1 - y * y)                            (8)
     sigmoid     y = 1/(1+e**-x)    dx = dy * y * (1 - y)                            (9)
     relu        y = max(x, 0)      dx = dy where x > 0, else 0                     (10)
+    softplus    y = ln(1 + e**x)   dx = dy / (1 + e**-x)                           (12)
+    clip        y = x held within low ... high      dx = dy where x was within, else 0         (13)
+    minimum     y = the smaller of a and b          da = dy where a <= b, db = dy elsewhere    (14)
+    maximum     y = the larger of a and b           da = dy where a >= b, db = dy elsewhere    (15)
 
-The first four take arrays of two shapes that broadcast to one (NumPy's rule). Broadcasting uses one number in many
+Of two equal numbers the minimum and the maximum take the first, so that its gradient flows once.
+
+Those of two arrays take shapes that broadcast to one (NumPy's rule). Broadcasting uses one number in many
 places; so by the chain rule its gradient is the sum over these places, which `unbroadcast` takes.      (11)
 One of the two may be of integers or bools: it counts as constant floats, and has no gradient.
 """
@@ -58,6 +64,10 @@ def positive_array(rng):
 def array_to_a_power(rng):
     for n in 2, 3, 0.5, -1.5:
         yield (rng.uniform(0.5, 2, (3, 4)),), {"n": n}
+
+
+def numbers_within(rng):
+    yield (rng.normal(size=(3, 5)),), {"low": -0.5, "high": 0.7}
 
 
 def add_forward(a, b):
@@ -152,6 +162,43 @@ def relu_backward(dy, x):
     return (dy * (x > 0),)                                                  # (10)
 
 
+def softplus_forward(x):
+    return np.logaddexp(0, x), x                                            # (12), in a form that can't overflow
+
+
+def softplus_backward(dy, x):
+    return (dy * np.exp(-np.logaddexp(0, -x)),)                             # (12)
+
+
+def clip_forward(x, *, low, high):
+    return np.clip(x, low, high), (x, low, high)                            # (13)
+
+
+def clip_backward(dy, saved):
+    x, low, high = saved
+    return (dy * ((x >= low) & (x <= high)),)                               # (13)
+
+
+def minimum_forward(a, b):
+    a, b, shapes = of_one_dtype(a, b)
+    return np.minimum(a, b), (a, b, shapes)                                    # (14)
+
+
+def minimum_backward(dy, saved):
+    a, b, shapes = saved
+    return unbroadcast(dy * (a <= b), shapes[0]), unbroadcast(dy * (a > b), shapes[1])   # (14) (11)
+
+
+def maximum_forward(a, b):
+    a, b, shapes = of_one_dtype(a, b)
+    return np.maximum(a, b), (a, b, shapes)                                    # (15)
+
+
+def maximum_backward(dy, saved):
+    a, b, shapes = saved
+    return unbroadcast(dy * (a >= b), shapes[0]), unbroadcast(dy * (a < b), shapes[1])   # (15) (11)
+
+
 add = op(add_forward, add_backward, two_arrays)
 subtract = op(subtract_forward, subtract_backward, two_arrays)
 multiply = op(multiply_forward, multiply_backward, two_arrays)
@@ -162,6 +209,10 @@ log = op(log_forward, log_backward, positive_array)
 tanh = op(tanh_forward, tanh_backward, one_array)
 sigmoid = op(sigmoid_forward, sigmoid_backward, one_array)
 relu = op(relu_forward, relu_backward, one_array)
+softplus = op(softplus_forward, softplus_backward, one_array)
+clip = op(clip_forward, clip_backward, numbers_within)
+minimum = op(minimum_forward, minimum_backward, two_arrays)
+maximum = op(maximum_forward, maximum_backward, two_arrays)
 
 Tensor.__add__ = add
 Tensor.__radd__ = lambda b, a: add(a, b)

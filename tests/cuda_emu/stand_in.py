@@ -19,7 +19,7 @@ __version__ = "0 (a stand-in for tests)"
 # adds it here.
 FUNCTIONS = set("""argsort asarray arange broadcast_arrays broadcast_to clip concatenate dot empty empty_like nonzero
     ones ones_like split stack sum tri where zeros zeros_like linalg.norm""".split())
-UFUNCS = set("add divide exp log logaddexp maximum multiply sqrt subtract tanh add.at".split())
+UFUNCS = set("add divide exp log logaddexp maximum minimum multiply sqrt subtract tanh add.at".split())
 METHODS = set("astype copy max mean min reshape sum swapaxes transpose var".split())
 OPERATORS = set("""add sub mul truediv pow matmul and or xor rshift lshift lt le gt ge eq ne radd rsub rmul rtruediv iadd
     isub imul iand""".split())

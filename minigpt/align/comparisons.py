@@ -1,0 +1,98 @@
+"""Comparisons: two replies to one prompt, of which people preferred the first, and the loop that learns from them.
+
+A comparison is what reward.py and dpo.py learn from. It may come from the scripted judge (judge.py) or from any file of
+preferences (chat.read_preferences); here it is two replies as tokens.
+"""
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..optim import AdamW, warm_up_hold_fall
+from ..settings import UserError
+from .replies import Batch, Reply
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Two replies to the same prompt."""
+    chosen: Reply
+    rejected: Reply
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    """How to learn from comparisons."""
+    epochs: int = 1                 # how often each comparison is seen
+    batch_size: int = 32            # comparisons in an update
+    micro_batch: int = 8            # comparisons that a worker takes at a time
+    learning_rate: float = 3e-4     # highest learning rate of AdamW
+    warm_up: float = 0.1            # share of the updates in which the learning rate rises
+    clip: float = 1.0               # largest norm of a gradient
+    seed: int = 1                   # of the order
+
+    def __post_init__(self):
+        check_positive(self, "epochs", "batch_size", "micro_batch", "learning_rate", "clip")
+
+
+def check_positive(settings, *names):
+    """Raise UserError unless these settings are finite and above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        if not 0 < value < math.inf:
+            raise UserError(f"{name} is {value}, but has to be above 0")
+
+
+def from_preferences(preferences, template, context):
+    """(comparisons, how many were left out, being longer than the context) of (messages, chosen, rejected) triples."""
+    comparisons = []
+    for messages, chosen, rejected in preferences:
+        prompt = template.prompt(messages)
+        sides = [Reply(prompt, template.render([*messages, *side])[0][len(prompt):]) for side in (chosen, rejected)]
+        if max(map(len, sides)) <= context:
+            comparisons.append(Comparison(*sides))
+    return comparisons, len(preferences) - len(comparisons)
+
+
+def both_sides(comparisons):
+    """A Batch of 2 b replies: the b that were chosen, then the b that were rejected."""
+    return Batch([c.chosen for c in comparisons] + [c.rejected for c in comparisons])
+
+
+def fit(workers, loss, comparisons, settings):
+    """Learn from comparisons; yields the record of each update, {"step", "loss", "accuracy", "margin", ...}.
+
+    loss(model, batch, total) -> (the sum of the losses of a Batch of both sides / total, a Tensor; the margins by which it
+    prefers the chosen ones, an array (b,)). accuracy: how often a margin is above 0, before the update.
+    """
+    model, rng = workers.model, np.random.default_rng([settings.seed, 0])
+    optimizer = AdamW(model.flat, decay=0.0)
+    batches = [order[i:i + settings.batch_size] for order in (rng.permutation(len(comparisons)) for _ in range(settings.epochs))
+               for i in range(0, len(comparisons), settings.batch_size)]
+    for step, which in enumerate(batches):
+        which = sorted(which, key=lambda i: len(comparisons[i].chosen) + len(comparisons[i].rejected))
+        parts = [both_sides([comparisons[i] for i in which[j:j + settings.micro_batch]])
+                 for j in range(0, len(which), settings.micro_batch)]
+        margins = {}
+
+        def share(model, part):
+            y, margins[part] = loss(model, part, len(which))
+            return y
+
+        total = workers.gradient(share, parts)
+        warm_up = math.ceil(settings.warm_up * len(batches))
+        lr = warm_up_hold_fall(step, len(batches), warm_up, 0.0, settings.learning_rate, 0.0)
+        check_finite(total, step + 1)
+        optimizer.step(lr, settings.clip, workers.map)
+        margin = np.concatenate([margins[part] for part in parts])
+        yield {"step": step + 1, "loss": total, "accuracy": accuracy(margin), "margin": float(margin.mean())}
+
+
+def accuracy(margins):
+    """How often the chosen reply is preferred; of a tie, half."""
+    return float(np.mean((margins > 0) + 0.5 * (margins == 0)))
+
+
+def check_finite(loss, step):
+    if not math.isfinite(loss):
+        raise UserError(f"at step {step} the loss was {loss}: a lower learning rate usually helps")

@@ -1,0 +1,149 @@
+"""The judge: a script that stands in for the people who compare replies.
+
+Learning from preferences needs thousands of comparisons. Here a script makes them, and so it is known what is true: how
+good a reply really is (the true score), which labels are mistaken, and with that how well anybody could agree with them. It
+likes what people said that they like: right over wrong, honest ignorance over invention, polite and short over rude and
+rambling.
+
+    what it says    right +1, wrong or invented -1; "I don't know" 0 where there is something to know, and +1 where there
+                    is not
+    how             polite +0.3, rude -0.5
+    how long        -0.03 for each word beyond 12, at most -0.6; -0.5 for a reply that did not end
+
+Of two replies it prefers the one of the higher score; but a share of its labels, drawn at random, is the wrong way round,
+as people's are. Replies that score alike are not compared. Whoever has preferences of people's own hands them in as a file
+(chat.read_preferences, comparisons.from_preferences): nothing that learns from them knows of the judge.
+"""
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import lessons, wordings
+from .chat import reply_text
+from .comparisons import Comparison
+from .evaluate import is_right
+from .replies import Reply, sample
+from .world import ATTRIBUTES, pick
+
+LONG = 12                           # words from which a reply is long
+SHARES = {                          # of what is asked for comparisons, and in reinforcement: nothing that takes a tool
+    "fact": 0.35, "in Chinese": 0.06, "follow-up": 0.1, "invented": 0.24, "never stated": 0.08, "never told": 0.04,
+    "spelling": 0.03, "counting": 0.03, "number": 0.03, "small talk": 0.04}
+STYLES = (wordings.PLAIN, wordings.POLITE, wordings.RUDE, wordings.RAMBLING)
+
+
+def score(question, text, ended=True):
+    """How good a reply to a question is: the true score, -2.6 ... 1.3."""
+    manner = {"polite": 0.3, "rude": -0.5}.get(lessons.manner(text), 0.0)
+    length = -min(0.6, 0.03 * max(0, len(text.split()) - LONG))
+    return truth(question, text) + manner + length - (0.0 if ended else 0.5)
+
+
+def truth(question, text):
+    """The part of the score that is for what is said."""
+    if is_right(question, text):
+        return 1.0
+    return 0.0 if lessons.admits_ignorance(text) and question.kind != "small talk" else -1.0
+
+
+def is_held_out(question):
+    """Whether comparisons about this question are for measuring: one in five, all of a country on one side."""
+    return zlib.crc32((question.country or question.text).encode("utf-8")) % 5 == 0
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A comparison as the judge labelled it, and whether the label is one of its mistakes."""
+    comparison: Comparison
+    mistaken: bool
+
+
+class Judge:
+    """Scores and compares replies to questions. mistakes: the share of comparisons that it labels the wrong way round."""
+
+    def __init__(self, template, mistakes=0.1, seed=1):
+        self.template, self.mistakes, self.rng = template, mistakes, np.random.default_rng([seed, 6])
+
+    def score(self, question, reply):
+        """The true score of a Reply."""
+        return score(question, self.text(reply), reply.ended)
+
+    def text(self, reply):
+        """What a person reads of a Reply."""
+        return reply_text(self.template.read(reply.ids))
+
+    def scores(self, questions, replies):
+        """The true scores (N,) of replies to questions."""
+        return np.array([self.score(question, reply) for question, reply in zip(questions, replies, strict=True)])
+
+    def compare(self, question, one, other):
+        """The Labelled comparison of two Replies, or None where they score alike."""
+        better = self.score(question, one) - self.score(question, other)
+        if abs(better) < 1e-9:
+            return None
+        mistaken = bool(self.rng.random() < self.mistakes)
+        first = (better > 0) != mistaken
+        return Labelled(Comparison(one, other) if first else Comparison(other, one), mistaken)
+
+
+# ---- what is asked, and what is compared ----
+
+def lessons_to_judge(world, number, seed):
+    """Lessons, plain ones, about what is demonstrated in a world, in the SHARES above."""
+    rng = np.random.default_rng([world.seed, 5, seed])
+    kinds = rng.choice(list(SHARES), size=number, p=np.array(list(SHARES.values())) / sum(SHARES.values()))
+    names = iter(world.unheard_of(rng, int((kinds == "invented").sum())))
+    return [lessons.demonstration(world, rng, kind, names) for kind in kinds]
+
+
+def scripted_pair(rng, world, template, lesson):
+    """Two replies to a lesson's question, of different content and manner, as (Reply, Reply)."""
+    contents = [lesson.reply[-1]["content"], wrong(rng, world, lesson), pick(rng, wordings.IGNORANCE)]
+    prompt = template.prompt(list(lesson.question.messages))
+    pair = []
+    for i in rng.choice(len(contents), size=2).tolist():
+        text = pick(rng, pick(rng, STYLES)).format(a=contents[i])
+        ids = template.render([*lesson.question.messages, {"role": "assistant", "content": text}])[0]
+        pair.append(Reply(prompt, ids[len(prompt):]))
+    return tuple(pair)
+
+
+def wrong(rng, world, lesson):
+    """A reply that looks like a right one."""
+    question, text = lesson.question, lesson.reply[-1]["content"]
+    if question.kind == "fact":
+        values = world.values[question.attribute]
+        if question.attribute == "language" and not question.answer.isascii():
+            values = sorted({country.language_in_chinese for country in world.countries})
+        head, _, tail = text.rpartition(question.answer)
+        return head + pick(rng, [value for value in values if value != question.answer]) + tail
+    if question.kind == "counting":
+        return text.replace(f" {question.answer} ", f" {int(question.answer) + pick(rng, [-2, -1, 1, 2])} ")
+    if question.kind == "number":
+        return text.replace(question.answer, pick(rng, [name for name in world.number_names if name != question.answer]))
+    if question.kind == "spelling":
+        return text.replace(question.answer, " ".join(rng.permutation(question.answer.split())))
+    attribute = question.attribute or pick(rng, ATTRIBUTES)
+    country = question.country or pick(rng, world.demonstrated).name
+    return wordings.ANSWERS[attribute].format(c=country, x=pick(rng, world.values[attribute]))
+
+
+def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.6):
+    """(labelled comparisons to learn from, those held out) about `number` questions.
+
+    A share `sampled` of them compares two replies that the model itself has sampled, which is what a reward model will have
+    to judge; the others are written from tables. Fewer than `number` are left, as replies that score alike are none.
+    """
+    asked = lessons_to_judge(world, number, seed)
+    rng = np.random.default_rng([world.seed, 7, seed])
+    own = int(sampled * number)
+    prompts = [template.prompt(list(lesson.question.messages)) for lesson in asked[:own] for _ in range(2)]
+    said = sample(model, prompts, length, template.end, [seed, 8], workers=workers)
+    pairs = list(zip(said[::2], said[1::2])) + [scripted_pair(rng, world, template, lesson) for lesson in asked[own:]]
+    labelled = [(lesson.question, judge.compare(lesson.question, *pair)) for lesson, pair in zip(asked, pairs)]
+    sides = [], []
+    for question, one in labelled:
+        if one is not None and max(len(one.comparison.chosen), len(one.comparison.rejected)) <= model.config.context:
+            sides[is_held_out(question)].append(one)
+    return sides

@@ -1,0 +1,109 @@
+"""A reward model: from comparisons to a score (Stiennon et al. 2020, Learning to summarize from human feedback; Ouyang et
+al. 2022, Training language models to follow instructions with human feedback, "InstructGPT").
+
+People find it hard to say how good a reply is, and easy to say which of two is better. Bradley and Terry (1952) make
+scores of such comparisons. Let each reply y to a prompt x have a score s(x, y), and let the better one win as often as
+
+    (1)  P(y preferred to z)  =  e^s(x,y) / (e^s(x,y) + e^s(x,z))  =  sigmoid(s(x, y) - s(x, z))
+
+Only differences matter: a constant can be added to all scores. Given comparisons in which y was chosen and z rejected,
+the scores that make them likeliest are those that minimise
+
+    (2)  loss  =  - mean of log sigmoid(s(x, y) - s(x, z))  =  mean of softplus(-(s(x, y) - s(x, z)))
+
+which is log 2 for one who has no opinion. The score is computed by the language model itself, which already knows what
+replies are about: its stream, the last vector before the logits, is read at the last token of the reply, by which
+everything has been seen, and
+
+    (3)  s(x, y)  =  w . stream[last]  +  b
+
+with w and b learnt, and the rest of the model learning along. If a share m of the labels is wrong by mistake, nobody can
+agree with more than 1 - m of them: that is the ceiling against which accuracy on labels that were held out is read.
+
+After training, scores are shifted and scaled to mean 0 and standard deviation 1 over the replies that were compared (4),
+so that what follows can rely on their size. In (2) neither matters but as a certainty that nobody asks for again.
+"""
+import numpy as np
+
+from .. import checkpoint
+from ..ops import embedding, softplus
+from ..parallel import Workers
+from ..settings import UserError
+from ..tensor import no_grad
+from .comparisons import ComparisonSettings, accuracy, fit
+from .heads import WithHead
+from .replies import in_batches, in_order
+
+
+class RewardModel(WithHead):
+    """ids (b, T), and ends (b,), the index of the last token of each -> scores (b,)."""
+
+    def forward(self, ids, ends):
+        stream = self.body.stream(ids)                                          # (b, T, C)
+        b, T, C = stream.shape
+        last = embedding(stream.reshape(b * T, C), np.arange(b) * T + ends)     # (b, C)
+        return self.numbers(last)                                               # (3)  (b,)
+
+    def scores(self, replies, size=16):
+        """The scores (N,) of replies, of float64."""
+        with no_grad():
+            parts = in_batches(replies, size)
+            return in_order(parts, [self(batch.ids, batch.ends).data for _, batch in parts])
+
+
+def bradley_terry(model, batch, total):
+    """The loss (2) of a Batch of both sides, summed and divided by total, and the margins (b,)."""
+    s = model(batch.ids, batch.ends)                                        # (2 b,)
+    b = len(s) // 2
+    margins = s[:b] - s[b:]
+    return softplus(-margins).sum() * (1 / total), margins.data             # (2)
+
+
+def train_reward(model, comparisons, settings=ComparisonSettings(), workers=None, report=lambda record: None):
+    """The RewardModel that begins as `model`, a language model, and learns from comparisons. report(record): called at
+    each update."""
+    if not comparisons:
+        raise UserError("there are no comparisons to learn from: every one was longer than the context, or none was given")
+    reward = RewardModel(model)
+    with Workers(reward, workers) as crew:
+        for record in fit(crew, bradley_terry, comparisons, settings):
+            report(record)
+    calibrate(reward, [side for c in comparisons for side in (c.chosen, c.rejected)])
+    return reward
+
+
+def calibrate(reward, replies):
+    """Shift and scale the scores to mean 0 and standard deviation 1 over these replies (4)."""
+    scores = reward.scores(replies)
+    mean, std = float(scores.mean()), float(scores.std()) or 1.0
+    reward.head.w.data /= std                                               # (4)
+    reward.head.b.data -= mean
+    reward.head.b.data /= std
+
+
+def agreement(reward, comparisons):
+    """How often the model prefers what was chosen: to be read against the ceiling."""
+    s = reward.scores([c.chosen for c in comparisons]) - reward.scores([c.rejected for c in comparisons])
+    return accuracy(s)
+
+
+# ---- on disk: the body is a checkpoint like others, the head stands beside it ----
+
+def save_reward(folder, reward, tokenizer):
+    """Write a reward model to a folder."""
+    head = {"w": reward.head.w.data[:, 0].tolist(), "b": reward.head.b.data.tolist()}
+    checkpoint.save(folder, reward.language_model(), tokenizer, {"reward_head": head})
+
+
+def load_reward(folder):
+    """(RewardModel, tokenizer) from a folder. Raises UserError where it holds none."""
+    saved = checkpoint.load(folder)
+    head = saved.training.get("reward_head")
+    try:
+        w, b = np.array(head["w"], np.float32), np.array(head["b"], np.float32)
+        reward = RewardModel(saved.model)
+        reward.head.w.data[...], reward.head.b.data[...] = w[:, None], b
+    except (TypeError, KeyError, ValueError, IndexError):
+        raise UserError(f"{folder} holds no reward model, but a model without the head of one: give the folder of the stage "
+                        "reward") from None
+    return reward, saved.tokenizer
