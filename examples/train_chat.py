@@ -180,8 +180,9 @@ def pretrain(run):
     settings = TrainSettings(steps=s.pretrain_steps, batch_size=s.batch_size, workers=s.workers, optimizer="muon",
                              learning_rate=s.pretrain_rate, last_learning_rate=s.pretrain_rate / 50, warm_up=20, hold=0.4,
                              weight_decay=0.0, beta2=0.95, eval_every=max(1, s.pretrain_steps // 4), seed=s.seed)
-    training, validation = ids[:-max(s.context, 20_000)], ids[-max(s.context, 20_000):]
-    position, interrupted = train(model, tokenizer, training, validation, settings, folder, position)
+    split(ids, s.context)                                   # says so, should the text be too short
+    held_out = min(20_000, len(ids) // 10)
+    position, interrupted = train(model, tokenizer, ids[:-held_out], ids[-held_out:], settings, folder, position)
     if interrupted:
         raise UserError(f"stopped at step {position.step} of pretrain: start again to go on from there")
     return {"val_loss": position.val_loss, "tokens": position.tokens}
@@ -328,6 +329,7 @@ def verdicts(cards, figures, seconds):
 
 
 def main(settings):
+    check_files(settings)
     run = Run(settings)
     check_settings(run)
     for stage in STAGES if settings.stage == "all" else (settings.stage,):
@@ -343,6 +345,14 @@ def main(settings):
         remember(run, stage, figures)
         print(f"{stage:9} took {run.seconds[stage]:.0f} s")
     print(f"\nresults in {run.out}; to talk to it: python examples/chat.py --checkpoint {run.out}")
+
+
+def check_files(settings):
+    """Read what the user brings along at once, not after half an hour."""
+    for path, read in ((settings.demonstrations, read_conversations), (settings.preferences, read_preferences),
+                       (settings.questions, card_of.read_questions)):
+        if path is not None:
+            read(path)
 
 
 def check_settings(run):
