@@ -68,21 +68,19 @@ class Chat:
         turn = self.speaker.begin([*system, *asked], self.settings.rules(), self.settings.seed + 1000 * self.turns,
                                   self.settings.length, self.show, show_result, ALTERNATIVES)
         self.speaker.run()
-        print({"end": "", "context": " [the model can read no further: /reset begins anew]"}.get(turn.reason, f" [{turn.reason}]"))
+        unusual = {"end": "", "context": " [the model can read no further: /reset begins anew]"}
+        print(unusual.get(turn.reason, f" [{turn.reason}]"))
         self.messages, self.turns = [*asked, *turn.messages], self.turns + 1
 
     def shorten(self, messages):
-        """Take away the oldest exchanges, in place, until the rest leaves room for a reply. Returns how many messages went."""
-        forgotten, room = 0, self.template_room()
+        """Take away the oldest exchanges, in place, until the rest leaves room for a reply. Returns how many messages."""
+        engine = self.speaker.engine
+        forgotten, room = 0, engine.context - min(self.settings.length, engine.context // 3)
         while len(messages) > 1 and len(self.template.prompt(messages)) > room:
             second = next((i for i, m in enumerate(messages) if i and m["role"] == "user"), len(messages) - 1)
             del messages[:second]
             forgotten += second
         return forgotten
-
-    def template_room(self):
-        """Tokens that a prompt may have."""
-        return self.speaker.engine.context - min(self.settings.length, self.speaker.engine.context // 3)
 
     def show(self, turn, token):
         """A token as it comes; with /probs, a line for each, and the likeliest in its place."""

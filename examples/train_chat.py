@@ -49,6 +49,7 @@ from minigpt.train import Position, TrainSettings, train
 
 STAGES = ("pretrain", "sft", "reward", "ppo", "dpo", "grpo", "report")
 SPEAKING = ("pretrain", "sft", "ppo", "dpo", "grpo")        # stages that leave a model that speaks
+FACTS = "facts, demonstrated", "facts, only pre-trained"
 SECONDS = 30 * 60
 
 
@@ -106,6 +107,11 @@ class Run:
         self.settings, self.out = settings, prepare_folder(settings.out)
         self.seconds = read_seconds(self.out)
 
+    @property
+    def workers(self):
+        """Worker threads; None for one a core."""
+        return self.settings.workers or None
+
     @cached_property
     def world(self):
         return World(self.settings.seed, self.settings.countries)
@@ -115,6 +121,11 @@ class Run:
         """(what is trained on, what is not) of the prose."""
         corpus = load_corpus(self.settings.data, print)
         return split(corpus.text, 1)
+
+    @cached_property
+    def text(self):
+        """The text of pre-training."""
+        return self.world.text(self.prose[0], self.settings.characters)
 
     @cached_property
     def template(self):
@@ -129,7 +140,8 @@ class Run:
         """Comparisons to learn from, and held out: the user's own, or the judge's of what the fine-tuned model says."""
         s = self.settings
         if s.preferences is None:
-            return gather(self.load("sft").model, self.world, self.template, self.judge, s.compared, s.seed, workers=s.workers or None)
+            return gather(self.load("sft").model, self.world, self.template, self.judge, s.compared, s.seed,
+                          workers=self.workers)
         known, left_out = from_preferences(read_preferences(s.preferences), self.template, s.context)
         if left_out:
             print(f"{left_out} comparisons of {s.preferences} are longer than the context of {s.context} tokens: left out")
@@ -165,7 +177,7 @@ class Run:
 def pretrain(run):
     """A GPT that continues texts."""
     s, folder = run.settings, run.folder("pretrain")
-    text = run.world.text(run.prose[0], s.characters)
+    text = run.text
     write_text(run.out / "text_begins.txt", text[:20_000])
     if (folder / "latest").exists():
         saved = run.load("pretrain")
@@ -176,7 +188,8 @@ def pretrain(run):
     ids = tokenizer.encode(text)
     print(f"text      {len(text):,} characters, {len(ids):,} tokens of {tokenizer.vocabulary_size:,}; "
           f"{len(run.world.countries)} countries, for example {run.world.countries[0].name}")
-    print(f"model     {model.name}, {s.layers} layers, width {s.width}: {len(model.flat):,} parameters; {device.status('cpu')}")
+    print(f"model     {model.name}, {s.layers} layers, width {s.width}: {len(model.flat):,} parameters; "
+          f"{device.status('cpu')}")
     settings = TrainSettings(steps=s.pretrain_steps, batch_size=s.batch_size, workers=s.workers, optimizer="muon",
                              learning_rate=s.pretrain_rate, last_learning_rate=s.pretrain_rate / 50, warm_up=20, hold=0.4,
                              weight_decay=0.0, beta2=0.95, eval_every=max(1, s.pretrain_steps // 4), seed=s.seed)
@@ -202,13 +215,14 @@ def sft(run):
     if s.demonstrations is not None:
         conversations += read_conversations(s.demonstrations)
     conversations, cut, left_out = fitted(conversations, template, s.context)
-    print(f"sft       {len(conversations):,} demonstrations; longer than {s.context} tokens: {cut} cut after a turn, {left_out} "
-          "left out")
+    print(f"sft       {len(conversations):,} demonstrations; longer than {s.context} tokens: {cut} cut after a turn, "
+          f"{left_out} left out")
     print(f"          {template.view(*template.render(conversations[0]))}")
     settings = SFTSettings(steps=s.sft_steps, batch_size=s.batch_size, workers=s.workers, learning_rate=s.sft_rate,
                            last_learning_rate=s.sft_rate / 50, beta2=0.95, hold=0.3, seed=s.seed)
     held_out = fitted([one.messages for one in demonstrations(run.world, 200, s.seed + 1)], template, s.context)[0]
-    loss = fine_tune(model, template, conversations, settings, run.log("sft"), held_out)
+    text = template.tokenizer.encode(run.text)
+    loss = fine_tune(model, template, conversations, settings, run.log("sft"), held_out, text)
     checkpoint.save(run.folder("sft"), model, template.tokenizer)
     return {"held_out_loss": loss}
 
@@ -216,8 +230,8 @@ def sft(run):
 def reward(run):
     """The model that tells better replies from worse ones."""
     s = run.settings
-    model, figures = feedback.learn_reward(run.load("sft").model, run.comparisons, ComparisonSettings(epochs=s.reward_epochs, seed=s.seed),
-                                           run.log("reward"), s.workers or None)
+    settings = ComparisonSettings(epochs=s.reward_epochs, seed=s.seed)
+    model, figures = feedback.learn_reward(run.load("sft").model, run.comparisons, settings, run.log("reward"), run.workers)
     save_reward(run.folder("reward"), model, run.template.tokenizer)
     print(f"reward    agrees with {figures['accuracy']:.1%} of the labels held out (with the judge's mistakes, at most "
           f"{figures['ceiling']:.1%}), and with {figures['true_accuracy']:.1%} of what the judge really prefers")
@@ -237,7 +251,7 @@ def grpo(run):
 def reinforced(run, stage, kind, settings):
     rewarding, _ = load_reward(run.folder("reward"))
     policy, records = feedback.reinforce(kind, run.load("sft").model, rewarding, run.world, run.template, run.judge, settings,
-                                         run.log(stage), workers=run.settings.workers or None)
+                                         run.log(stage), workers=run.workers)
     checkpoint.save(run.folder(stage), policy, run.template.tokenizer)
     return records[-1] | against_sft(run, policy)
 
@@ -245,7 +259,7 @@ def reinforced(run, stage, kind, settings):
 def dpo(run):
     """The model that learns straight from comparisons."""
     policy, records = feedback.prefer_directly(run.load("sft").model, run.comparisons, DPOSettings(seed=run.settings.seed),
-                                               run.log("dpo"), run.settings.workers or None)
+                                               run.log("dpo"), run.workers)
     checkpoint.save(run.folder("dpo"), policy, run.template.tokenizer)
     return {"accuracy": records[-1]["accuracy"]} | against_sft(run, policy)
 
@@ -254,10 +268,10 @@ def against_sft(run, policy):
     """The judge's true score of a policy, beside the fine-tuned model's, on the same questions, held out."""
     reference = run.load("sft").model
     before, after = (feedback.measure(model, reference, run.world, run.template, run.judge, seed=run.settings.seed,
-                                      workers=run.settings.workers or None) for model in (reference, policy))
+                                      workers=run.workers) for model in (reference, policy))
     gain, margin = feedback.mean_and_margin(after.scores - before.scores)
-    print(f"          the judge's true score: {after.scores.mean():.3f}, fine-tuned {before.scores.mean():.3f}; gained {gain:+.3f} "
-          f"(+-{margin:.3f}), {after.kl:.2f} nats of KL a reply")
+    print(f"          the judge's true score: {after.scores.mean():.3f}, fine-tuned {before.scores.mean():.3f}; gained "
+          f"{gain:+.3f} (+-{margin:.3f}), {after.kl:.2f} nats of KL a reply")
     return {"true_score": float(after.scores.mean()), "true_score_sft": float(before.scores.mean()), "gain": gain,
             "gain_margin": margin, "kl_held_out": after.kl}
 
@@ -269,7 +283,7 @@ def examine(run, stage):
     saved, template = run.load(stage), run.template
     trained_on, begin_from = (template.tokenizer.encode(part) for part in run.prose)
     card = card_of.evaluate(saved.model, template, run.world, run.abilities, (trained_on, begin_from),
-                            run.settings.workers or None)
+                            run.workers)
     write_text(run.out / f"{stage}.card.json", json.dumps(card_of.as_json({stage: card})))
     print(card_of.table({stage: card}))
 
@@ -305,7 +319,8 @@ def verdicts(cards, figures, seconds):
         return cards[stage][name].share
 
     if "pretrain" in cards:
-        say("replies in form before fine-tuning, below 20%", f"{share('pretrain', 'in form'):.1%}", share("pretrain", "in form") < 0.2)
+        before = share("pretrain", "in form")
+        say("replies in form before fine-tuning, below 20%", f"{before:.1%}", before < 0.2)
     if "sft" in cards:
         for name, goal in (("in form", 0.95), ("facts, demonstrated", 0.95), ("facts, only pre-trained", 0.85),
                            ("calculator, three digits", 0.98)):
@@ -320,10 +335,11 @@ def verdicts(cards, figures, seconds):
         before, after = (share(one, "hallucination (invented)") for one in ("sft", stage))
         say(f"{stage}: hallucination, a third at most (not worse, where below 10%)", f"{before:.1%} to {after:.1%}",
             after <= (before if before < 0.1 else before / 3))
-        pairs = [card_of.paired(cards["sft"][name], cards[stage][name]) for name in ("facts, demonstrated", "facts, only pre-trained")]
-        lost, gained, number = sum(p[0] for p in pairs), sum(p[1] for p in pairs), sum(
-            cards["sft"][name].number for name in ("facts, demonstrated", "facts, only pre-trained"))
-        say(f"{stage}: facts, at most 2 points lost", f"{lost} lost and {gained} gained of {number}", lost - gained <= 0.02 * number)
+        lost, gained = (sum(pair) for pair in zip(*(card_of.paired(cards["sft"][name], cards[stage][name])
+                                                    for name in FACTS)))
+        number = sum(cards["sft"][name].number for name in FACTS)
+        say(f"{stage}: facts, at most 2 points lost", f"{lost} lost and {gained} gained of {number}",
+            lost - gained <= 0.02 * number)
     say(f"the whole line within {SECONDS // 60} minutes", f"{seconds / 60:.1f} minutes", seconds <= SECONDS)
     return lines
 
@@ -364,8 +380,8 @@ def check_settings(run):
         changed = [name for name in mine if before.get(name) != mine[name]]
         if changed:
             name = changed[0]
-            raise UserError(f"{run.out} holds a run with {name} {before.get(name)}, not {mine[name]}: give the same settings to "
-                            "go on with it, or choose another --out")
+            raise UserError(f"{run.out} holds a run with {name} {before.get(name)}, not {mine[name]}: give the same "
+                            "settings to go on with it, or choose another --out")
     write_text(path, json.dumps(mine, indent=1) + "\n")
 
 

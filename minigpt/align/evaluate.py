@@ -1,8 +1,8 @@
 """The report card: what a model can do, ability by ability, and how sure that is.
 
-Each ability is a list of questions. The model answers with its likeliest tokens, a rule decides whether the reply is right, and
-the share of right replies stands with its number and an interval of 95% (Wilson 1927): for k right ones of n, the shares p
-for which k is within z = 1.96 standard deviations of n p,
+Each ability is a list of questions. The model answers with its likeliest tokens, a rule decides whether the reply is
+right, and the share of right replies stands with its number and an interval of 95% (Wilson 1927): for k right ones of n,
+the shares p for which k is within z = 1.96 standard deviations of n p,
 
     (1)  |k - n p| <= z sqrt(n p (1 - p))
     (2)  p  in  (k + z^2/2 +- z sqrt(k (n - k) / n + z^2/4)) / (n + z^2)            (1), solved for p
@@ -52,7 +52,8 @@ def abilities(world, seed=0, number=200):
         "facts, only pre-trained": [lessons.fact(rng, c, a) for c in world.undemonstrated for a in ATTRIBUTES],
         "in Chinese, stated in Chinese": in_chinese(rng, world, True),
         "in Chinese, stated in English": in_chinese(rng, world, False),
-        "second question about a country": [lessons.follow_up(rng, c, a) for c in world.undemonstrated for a in ATTRIBUTES][:number],
+        "second question about a country": [lessons.follow_up(rng, c, a) for c in world.undemonstrated
+                                            for a in ATTRIBUTES][:number],
         "invented countries": [lessons.unheard_of(rng, name) for name in world.invented],
         "never stated": [lessons.never_stated(rng, names[i % len(names)]) for i in range(number // 2)],
         "calculator, three digits": [three_digits(rng, True) for _ in range(number)],
@@ -61,7 +62,7 @@ def abilities(world, seed=0, number=200):
         "search in documents": searched,
         "spelling backwards": [lessons.spelling(rng, word) for word in world.words_to("measure")],
         "counting letters": [lessons.counting(rng, word) for word in world.words_to("measure")],
-        "numbers in words": [lessons.number(rng, n, name) for n, name in list(enumerate(world.number_names))[::5]][:number],
+        "numbers in words": [lessons.number(rng, n, name) for n, name in enumerate(world.number_names) if n % 5 == 0],
         "small talk": [lessons.small_talk(rng) for _ in range(number // 4)],
     }
     measured = [Ability(name, [one.question for one in asked], tools) for name, asked in of.items() if asked]
@@ -238,7 +239,8 @@ def hashes(ids, run):
 def read_questions(path):
     """Questions with answers from JSON lines, {"question": ..., "answer": ...} each; "messages" may stand for "question".
 
-    A reply is right where the answer stands in it, whatever the case of its letters. UserError, with file and line, for others.
+    A reply is right where the answer stands in it, whatever the case of its letters. Raises UserError, with file and
+    line, for whatever is not of that form.
     """
     questions = []
     for where, record in read_lines(path):
@@ -250,8 +252,8 @@ def read_questions(path):
         except (UserError, TypeError, IndexError):          # TypeError: no list
             asked = False
         if not asked or not isinstance(answer, str) or not answer.strip():
-            raise UserError(f"{where}: a line has to have a 'question' (or 'messages' that end with the user's) and an 'answer', "
-                            "both texts")
+            raise UserError(f"{where}: a line has to have a 'question' (or 'messages' that end with the user's) and an "
+                            "'answer', both texts")
         questions.append(Question(tuple(messages), "text", answer.strip()))
     return questions
 
@@ -268,9 +270,11 @@ def table(cards):
 
 def as_json(cards):
     """The same as plain JSON: shares with numbers and intervals; which replies were right, as a text of 0 and 1."""
-    return {stage: {name: {"share": score.share, "right": score.right, "number": score.number, "interval": list(score.interval),
-                           "which": "".join("01"[right] for right in score.which)}
-                    for name, score in card.items()} for stage, card in cards.items()}
+    def plain(score):
+        return {"share": score.share, "right": score.right, "number": score.number, "interval": list(score.interval),
+                "which": "".join("01"[right] for right in score.which)}
+
+    return {stage: {name: plain(score) for name, score in card.items()} for stage, card in cards.items()}
 
 
 def from_json(text):
