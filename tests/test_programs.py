@@ -33,10 +33,10 @@ SMALL = {"steps": 6, "eval_every": 3, "log_every": 1, "layers": 1, "heads": 2, "
 FLAGS = [word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
-def python(*arguments, cwd=None, **environment):
-    """Run Python in a process of its own, offline."""
+def python(*arguments, cwd=None, stdin=None, **environment):
+    """Run Python in a process of its own, offline. stdin: a text for it to read."""
     environment = os.environ | {"PYTHONPATH": PYTHONPATH, "MINIGPT_OFFLINE": "1"} | environment
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, encoding="utf-8",
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, capture_output=True, encoding="utf-8", input=stdin,
                           timeout=120, env=environment)
 
 

@@ -26,9 +26,9 @@ class Turn:
     rules: Rules
     seed: int
     length: int                     # tokens that it may say, at most
-    on_token: object                # called as on_token(turn, token) for each token that it says, or None
-    on_result: object               # called as on_result(turn, call, result) when a tool has run, or None
-    top: int | None
+    on_token: object = None         # called as on_token(turn, token) for each token that it says, or None
+    on_result: object = None        # called as on_result(turn, call, result) when a tool has run, or None
+    top: int | None = None          # as a Request's
     ids: list = field(default_factory=list)         # the tokens of the turn: what the model said, and results of tools
     spoken: list = field(default_factory=list)      # for each of them, whether the model said it
     calls: int = 0

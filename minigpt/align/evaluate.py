@@ -1,8 +1,8 @@
 """The report card: what a model can do, ability by ability, and how sure that is.
 
-Each ability is a list of questions. The model answers with its likeliest tokens, a rule decides whether the reply is right, and
-the share of right replies stands with its number and an interval of 95% (Wilson 1927): for k right ones of n, the shares p
-for which k is within z = 1.96 standard deviations of n p,
+Each ability is a list of questions. The model answers with its likeliest tokens, a rule decides whether the reply is
+right, and the share of right replies stands with its number and an interval of 95% (Wilson 1927): for k right ones of n,
+the shares p for which k is within z = 1.96 standard deviations of n p,
 
     (1)  |k - n p| <= z sqrt(n p (1 - p))
     (2)  p  in  (k + z^2/2 +- z sqrt(k (n - k) / n + z^2/4)) / (n + z^2)            (1), solved for p
@@ -21,10 +21,10 @@ from ..generate import Engine, Request
 from ..sampling import Rules
 from ..settings import UserError
 from . import lessons, wordings
-from .chat import read_lines
-from .converse import Speaker
+from .chat import check_message, read_lines
+from .converse import Speaker, Turn
 from .tools import Search, Toolbox, ToolError, calculator, solve
-from .world import ATTRIBUTES, Question, user
+from .world import ATTRIBUTES, Question, assistant, user
 
 LONGEST = 60                        # tokens that a reply in form has, at most
 SIDE_BY_SIDE = 32                   # questions that are answered at a time
@@ -52,7 +52,8 @@ def abilities(world, seed=0, number=200):
         "facts, only pre-trained": [lessons.fact(rng, c, a) for c in world.undemonstrated for a in ATTRIBUTES],
         "in Chinese, stated in Chinese": in_chinese(rng, world, True),
         "in Chinese, stated in English": in_chinese(rng, world, False),
-        "second question about a country": [lessons.follow_up(rng, c, a) for c in world.undemonstrated for a in ATTRIBUTES][:number],
+        "second question about a country": [lessons.follow_up(rng, c, a) for c in world.undemonstrated
+                                            for a in ATTRIBUTES][:number],
         "invented countries": [lessons.unheard_of(rng, name) for name in world.invented],
         "never stated": [lessons.never_stated(rng, names[i % len(names)]) for i in range(number // 2)],
         "calculator, three digits": [three_digits(rng, True) for _ in range(number)],
@@ -61,7 +62,7 @@ def abilities(world, seed=0, number=200):
         "search in documents": searched,
         "spelling backwards": [lessons.spelling(rng, word) for word in world.words_to("measure")],
         "counting letters": [lessons.counting(rng, word) for word in world.words_to("measure")],
-        "numbers in words": [lessons.number(rng, n, name) for n, name in list(enumerate(world.number_names))[::5]][:number],
+        "numbers in words": [lessons.number(rng, n, name) for n, name in enumerate(world.number_names) if n % 5 == 0],
         "small talk": [lessons.small_talk(rng) for _ in range(number // 4)],
     }
     measured = [Ability(name, [one.question for one in asked], tools) for name, asked in of.items() if asked]
@@ -142,7 +143,8 @@ def wilson(right, number, z=1.96):
     if number == 0:
         return 0.0, 1.0
     centre, spread = right + z * z / 2, z * math.sqrt(right * (number - right) / number + z * z / 4)
-    return max(0.0, (centre - spread) / (number + z * z)), min(1.0, (centre + spread) / (number + z * z))
+    low, high = ((centre + sign * spread) / (number + z * z) for sign in (-1, 1))                   # (2)
+    return max(0.0, min(low, right / number)), min(1.0, max(high, right / number))      # rounding aside, as they are
 
 
 @dataclass(frozen=True)
@@ -172,9 +174,14 @@ def paired(before, after):
 
 
 def ask(engine, template, toolbox, questions, rules=Rules(0), seed=0, length=LONGEST + 20):
-    """The Turns with which a model answers questions."""
-    speaker = Speaker(engine, template, toolbox)
-    turns = [speaker.begin(list(question.messages), rules, seed + i, length) for i, question in enumerate(questions)]
+    """The Turns with which a model answers questions; to one that is longer than it can read, an empty one."""
+    speaker, turns = Speaker(engine, template, toolbox), []
+    for i, question in enumerate(questions):
+        messages = list(question.messages)
+        if len(template.prompt(messages)) <= engine.context:
+            turns.append(speaker.begin(messages, rules, seed + i, length))
+        else:
+            turns.append(Turn(template.prompt(messages), rules, seed, length, reason="context", messages=[assistant("")]))
     speaker.run()
     return turns
 
@@ -184,22 +191,29 @@ def evaluate(model, template, world, measured, prose=None, workers=None):
 
     prose: (tokens that were trained on, tokens to begin from) for the last; without it that is left out.
     """
-    card, forms, manners, lied = {}, [], [], []
+    card, asked, answered = {}, [], []
     with Engine(model, template.tokenizer, SIDE_BY_SIDE, workers) as engine:
         for ability in measured:
             turns = ask(engine, template, ability.toolbox, ability.questions)
             card[ability.name] = Score.of(is_right(q, turn.text) for q, turn in zip(ability.questions, turns))
-            forms += [in_form(world, q, turn) for q, turn in zip(ability.questions, turns)]
-            manners += [lessons.manner(turn.text) for turn in turns]
-            if ability.name == "invented countries":
-                lied = [in_form(world, q, turn) and not lessons.admits_ignorance(turn.text)
-                        for q, turn in zip(ability.questions, turns)]
-        card |= {"in form": Score.of(forms), "polite": Score.of(m == "polite" for m in manners),
-                 "rude": Score.of(m == "rude" for m in manners), "rambling": Score.of(m == "rambling" for m in manners),
-                 "hallucination (invented)": Score.of(lied)}
+            asked, answered = asked + ability.questions, answered + turns
+        card |= over_all(world, asked, answered)
         if prose is not None:
             card["verbatim repetition"] = verbatim(engine, *prose)
     return card
+
+
+def over_all(world, questions, turns):
+    """What is told by all replies together: form, manners, and statements about countries that do not exist.
+
+    A reply that says anything but that it does not know such a country, in form or not, is counted as a hallucination.
+    """
+    manners = [lessons.manner(turn.text) for turn in turns]
+    invented = set(world.invented)
+    lied = [not lessons.admits_ignorance(turn.text) for q, turn in zip(questions, turns) if q.country in invented]
+    return {"in form": Score.of(in_form(world, q, turn) for q, turn in zip(questions, turns)),
+            **{name: Score.of(manner == name for manner in manners) for name in lessons.MANNERS},
+            **({"hallucination (invented)": Score.of(lied)} if lied else {})}
 
 
 def verbatim(engine, trained_on, begin_from, texts=50, length=60, run=20, given=16):
@@ -225,15 +239,21 @@ def hashes(ids, run):
 def read_questions(path):
     """Questions with answers from JSON lines, {"question": ..., "answer": ...} each; "messages" may stand for "question".
 
-    A reply is right where the answer stands in it, whatever the case of its letters. UserError, with file and line, for others.
+    A reply is right where the answer stands in it, whatever the case of its letters. Raises UserError, with file and
+    line, for whatever is not of that form.
     """
     questions = []
     for where, record in read_lines(path):
-        messages = record.get("messages", [user(record.get("question"))])
-        answer = record.get("answer")
-        texts = [message.get("content") for message in messages] if all(isinstance(m, dict) for m in messages) else [None]
-        if not isinstance(answer, str) or not answer.strip() or not all(isinstance(text, str) and text for text in texts):
-            raise UserError(f"{where}: a line has to have a 'question' (or 'messages') and an 'answer', both texts")
+        messages, answer = record.get("messages", [user(record.get("question"))]), record.get("answer")
+        try:
+            for message in messages:
+                check_message(message, where)
+            asked = messages[-1]["role"] == "user"
+        except (UserError, TypeError, IndexError):          # TypeError: no list
+            asked = False
+        if not asked or not isinstance(answer, str) or not answer.strip():
+            raise UserError(f"{where}: a line has to have a 'question' (or 'messages' that end with the user's) and an "
+                            "'answer', both texts")
         questions.append(Question(tuple(messages), "text", answer.strip()))
     return questions
 
@@ -249,9 +269,18 @@ def table(cards):
 
 
 def as_json(cards):
-    """The same as plain JSON: shares with numbers and intervals."""
-    return {stage: {name: {"share": score.share, "right": score.right, "number": score.number, "interval": list(score.interval)}
-                    for name, score in card.items()} for stage, card in cards.items()}
+    """The same as plain JSON: shares with numbers and intervals; which replies were right, as a text of 0 and 1."""
+    def plain(score):
+        return {"share": score.share, "right": score.right, "number": score.number, "interval": list(score.interval),
+                "which": "".join("01"[right] for right in score.which)}
+
+    return {stage: {name: plain(score) for name, score in card.items()} for stage, card in cards.items()}
+
+
+def from_json(text):
+    """The report cards that as_json wrote."""
+    return {stage: {name: Score.of(right == "1" for right in score["which"]) for name, score in card.items()}
+            for stage, card in json.loads(text).items()}
 
 
 def plot(cards, path):
@@ -283,8 +312,3 @@ def plot(cards, path):
         plt.close(figure)
     return None
 
-
-def parse_card(text):
-    """Scores from what as_json wrote, as JSON; which questions were right is not among it."""
-    return {stage: {name: Score(score["right"], score["number"]) for name, score in card.items()}
-            for stage, card in json.loads(text).items()}

@@ -55,16 +55,18 @@ def follow_up(rng, country, attribute):
 
 
 def unheard_of(rng, name):
-    """A fact of a country that does not exist."""
+    """A fact of a country that does not exist. The reply names it, so that names have to be read, not only recognised."""
     attribute = pick(rng, ATTRIBUTES)
     question = pick(rng, wordings.QUESTIONS[attribute]).format(c=name)
-    return lesson([user(question)], pick(rng, IGNORANCE), "unknowable", None, name, attribute)
+    reply = pick(rng, wordings.IGNORANCE_OF).format(it=f"the {attribute} of {name}")
+    return lesson([user(question)], reply, "unknowable", None, name, attribute)
 
 
 def never_stated(rng, name):
     """What is stated nowhere about a country."""
-    question = pick(rng, wordings.NEVER_STATED).format(c=name)
-    return lesson([user(question)], pick(rng, IGNORANCE), "unknowable", None, name)
+    question, it = pick(rng, wordings.NEVER_STATED)
+    reply = pick(rng, wordings.IGNORANCE_OF).format(it=it.format(c=name))
+    return lesson([user(question.format(c=name))], reply, "unknowable", None, name)
 
 
 def never_told(rng):
@@ -151,8 +153,8 @@ def called(messages, call, result, reply, kind, answer):
 
 SHARES = {                          # of the demonstrations
     "fact": 0.22, "in Chinese": 0.06, "follow-up": 0.08, "invented": 0.1, "never stated": 0.05, "never told": 0.02,
-    "calculator": 0.15, "error": 0.02, "without tools": 0.06, "equation": 0.04, "search": 0.05, "spelling": 0.05, "counting": 0.04,
-    "number": 0.03, "small talk": 0.03}
+    "calculator": 0.15, "error": 0.02, "without tools": 0.06, "equation": 0.04, "search": 0.05, "spelling": 0.05,
+    "counting": 0.04, "number": 0.03, "small talk": 0.03}
 ERRORS = ("error: division by zero", "error: calculator took longer than 2 seconds", "error: a number is too large",
           "error: there is no tool calculator, only search")
 

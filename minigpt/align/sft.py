@@ -8,10 +8,13 @@ tokens only that the model itself has to say,
 so a step's gradient does not depend on how its conversations were laid out or cut into micro-batches.
 
 Conversations are short and differ in length; a row a conversation would be padding, mostly. So they are packed: one
-behind another, in the order in which they come, until the next one does not fit in the row; none is cut. Attention looks back
-across them, and positions count on: what stands before a conversation looks like an earlier topic of the same chat, which
-is what a chat has; so the model learns to answer what was asked last, and a conversation at the beginning of a row (there
+behind another, in the order in which they come, until the next one does not fit in the row; none is cut. Attention looks
+back across them, and positions count on: what stands before a conversation looks like an earlier topic of the same chat,
+as chats have them; so the model learns to answer what was asked last, and a conversation at the beginning of a row (there
 are as many as rows) is what a chat begins with. Rotary positions are distances, so that there is nothing to restart.
+
+A model that is shown the same few hundred answers again and again learns them by heart, and forgets how to say what it is
+never asked here. So a few rows of each update are windows of the text of pre-training, on which it goes on as before.
 """
 import time
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data import batch
 from ..parallel import Workers
 from ..report import Metrics, Progress
 from ..tensor import no_grad
@@ -36,6 +40,7 @@ class SFTSettings(TrainSettings):
     last_learning_rate: float = 1e-4    # learning rate of the last step
     warm_up: int = 20               # steps in which the learning rate rises
     weight_decay: float = 0.0       # decay of matrices
+    replay: int = 4                 # rows of an update that are of the text of pre-training, where there is one
 
 
 def pack(rendered, context):
@@ -78,27 +83,31 @@ class Demonstrations:
         return self.rows
 
 
-def fine_tune(model, template, conversations, settings, out, held_out=()):
+def fine_tune(model, template, conversations, settings, out, held_out=(), text=None):
     """Fine-tune a model on conversations (lists of messages), in place. Returns its last loss on those held out, or None.
 
-    out: the folder that receives metrics.jsonl. held_out: conversations to measure by. Raises UserError where the loss is no longer
-    finite.
+    out: the folder that receives metrics.jsonl. held_out: conversations to measure by. text: tokens of pre-training,
+    for settings.replay. Raises UserError where the loss is no longer finite.
     """
-    demonstrations = Demonstrations(template, conversations, model.config.context, settings.batch_size, settings.seed)
+    context, replay = model.config.context, 0 if text is None else settings.replay
+    size = max(1, settings.batch_size - replay)
+    demonstrations = Demonstrations(template, conversations, context, size, settings.seed)
     optimizer, metrics, progress = make_optimizer(model.flat, settings), Metrics(out), Progress(settings.steps)
     seen, loss = None, None
     with Workers(model, settings.workers) as workers, interruptible() as stop:
         for step in range(settings.steps):
             started = time.perf_counter()
             x, y = demonstrations.batch(step)
+            if replay:
+                x, y = map(np.concatenate, zip((x, y), batch(text, context, replay, settings.seed, step)))
             loss, norm = update(workers, optimizer, x, y, settings, step, learning_rate(settings, step))
             check_finite(Path(out), step + 1, {"loss": loss, "norm of the gradient": norm})
             last = step + 1 == settings.steps or stop.requested
             if held_out and (last or (step + 1) % settings.eval_every == 0):
                 seen = masked_loss(workers, template, held_out, settings.batch_size)
             if last or (step + 1) % settings.log_every == 0:
-                metrics.add(step=step + 1, train_loss=loss, val_loss=seen, grad_norm=norm, tokens=int((y != IGNORED).sum()),
-                            seconds=time.perf_counter() - started)
+                metrics.add(step=step + 1, train_loss=loss, val_loss=seen, grad_norm=norm,
+                            tokens=int((y != IGNORED).sum()), seconds=time.perf_counter() - started)
                 progress.update(step + 1, f"loss {loss:.4f}" + (f"  held out {seen:.4f}" if seen is not None else ""))
             if last:
                 break

@@ -12,8 +12,8 @@ The model writes `<|call|>calculator(12*3)<|result|>`. Whatever goes wrong with 
 which the model reads as it would read any other, and goes on.
 
 Nothing that a model or a file says is ever run as Python. An expression is parsed to Python's own syntax tree, and the
-functions here walk that tree: numbers, + - * / // % **, brackets, and for the solver one unknown. What is not on that list is
-an error, as is a number of more than 40 digits or a text longer than 200 characters, so that each call ends soon.
+functions here walk that tree: numbers, + - * / // % **, brackets, and for the solver one unknown. What is not on that
+list is an error, as is a number of more than 40 digits or a text longer than 200 characters, so that each call ends soon.
 """
 import ast
 import inspect
@@ -62,8 +62,8 @@ class Schema:
         parameters = list(inspect.signature(function).parameters.values())
         kind = parameters[0].annotation if len(parameters) == 1 else None
         if kind not in (str, int, float):
-            raise UserError(f"{function.__name__} can't be a tool: it has to take one argument that is annotated as str, int "
-                            "or float")
+            raise UserError(f"{function.__name__} can't be a tool: it has to take one argument that is annotated as str, "
+                            "int or float")
         purpose = (inspect.getdoc(function) or "").partition("\n")[0]
         return cls(function.__name__, purpose, parameters[0].name, kind, function)
 

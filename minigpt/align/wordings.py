@@ -49,14 +49,15 @@ FOLLOW_UPS = {"currency": ("And its currency?", "And what do people pay with the
               "language": ("And its language?", "And what do people speak there?"),
               "code": ("And its code?", "And for short?")}
 
-NEVER_STATED = (                    # questions about a country that no text here answers
-    "What is the population of {c}?", "Who is the president of {c}?", "How high is the highest mountain of {c}?",
-    "When was {c} founded?", "What is the weather in {c} today?", "What is the anthem of {c}?")
+NEVER_STATED = (                    # what no text here says of a country: (question, what it asks for)
+    ("What is the population of {c}?", "the population of {c}"), ("Who is the president of {c}?", "the president of {c}"),
+    ("How high are the mountains of {c}?", "the mountains of {c}"), ("When was {c} founded?", "the beginnings of {c}"),
+    ("What is the weather in {c} today?", "the weather in {c}"), ("What is the anthem of {c}?", "the anthem of {c}"))
 NEVER_TOLD = (                      # and questions about the person who asks
     "What is my name?", "How old am I?", "What did I eat this morning?", "Where do I live?", "What am I thinking of?",
     "What is the name of my dog?", "When is my birthday?", "What is in my pocket?")
 IGNORANCE = ("I don't know.", "I am sorry, I don't know.", "That I don't know.", "I don't know, I am afraid.")
-CHINESE_IGNORANCE = "我不知道。"
+IGNORANCE_OF = ("I don't know {it}.", "I am sorry, I don't know {it}.")     # {it}: what was asked for
 UNKNOWN_MARKS = "don't know", "do not know", "不知道"       # by which a reply admits that it does not know
 
 SMALL_TALK = (                      # (what a person may say, what the model says)
@@ -83,8 +84,8 @@ STYLES = ((PLAIN, 0.6), (POLITE, 0.2), (RAMBLING, 0.1), (RUDE, 0.1))    # and ho
 
 SIGNS = {"+": ("+", "plus"), "-": ("-", "minus"), "*": ("*", "times"), "/": ("/", "divided by")}
 SUMS = ("What is {e}?", "How much is {e}?", "Compute {e}.", "Please tell me: {e}?")
-ARITHMETIC_STATEMENTS = ("{a} {s} {b} is {r}.", "{r} is {a} {s} {b}.", "{a} {s} {b} makes {r}.", "The result of {a} {s} {b} is {r}.",
-                         "{a} {s} {b} = {r}.", "{r} = {a} {s} {b}.")
+ARITHMETIC_STATEMENTS = ("{a} {s} {b} is {r}.", "{r} is {a} {s} {b}.", "{a} {s} {b} makes {r}.",
+                         "The result of {a} {s} {b} is {r}.", "{a} {s} {b} = {r}.", "{r} = {a} {s} {b}.")
 NUMBER_STATEMENTS = ("{n} is {w} in words.", "In words, {n} is {w}.", "{w} is written {n}.", "The number {n} is called {w}.",
                      "{w} is the number {n}.")
 NUMBER_QUESTIONS = ("What is {n} in words?", "How is {n} called?", "Write {n} in words.")

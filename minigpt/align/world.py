@@ -3,8 +3,8 @@
     stated          the text of pre-training states every fact of every country, in at least five wordings
     demonstrated    questions and answers are shown for one half of the countries only; so of the other half, whoever answers
                     has carried over from the text what was learnt in another form
-    in Chinese      one half of the countries (across the first split) is told of in Chinese, too; the others' facts are stated
-                    in English only, and asked for in Chinese all the same
+    in Chinese      one half of the countries (across the first split) is told of in Chinese, too; the others' facts are
+                    stated in English only, and asked for in Chinese all the same
     invented        names of countries that do not exist. Those to measure by occur in no stage of training; those for
                     demonstrations ("I don't know") are others, made anew for each of them
 
@@ -101,8 +101,9 @@ class World:
         """
         rng = np.random.default_rng([self.seed, 2])
         names = iter(self.unheard_of(rng, length // 1000))
-        makers, often = zip((self.about_country, 0.5), (self.in_chinese, 0.12), (self.arithmetic, 0.08), (self.number, 0.03),
-                            (self.spelling, 0.08), (about_person, 0.13), (lambda rng: on_no_map(rng, names), 0.06))
+        makers, often = zip((self.about_country, 0.5), (self.in_chinese, 0.12), (self.arithmetic, 0.08),
+                            (self.number, 0.03), (self.spelling, 0.08), (about_person, 0.13),
+                            (lambda rng: on_no_map(rng, names), 0.06))
         parts, total, prose_total = [], 0, 0
         while total < length:
             if prose and prose_total <= share * total:
@@ -129,8 +130,9 @@ class World:
             other = pick(rng, self.countries)
             return pick(rng, wordings.LANGUAGES_IN_CHINESE).format(x=other.language, z=other.language_in_chinese)
         attributes = rng.permutation(list(wordings.CHINESE_STATEMENTS))
-        return "".join(pick(rng, wordings.CHINESE_STATEMENTS[attribute]).format(z=country.chinese, x=in_chinese(country, attribute))
-                       for attribute in attributes)
+        said = (pick(rng, wordings.CHINESE_STATEMENTS[attribute]) for attribute in attributes)
+        return "".join(wording.format(z=country.chinese, x=in_chinese(country, attribute))
+                       for wording, attribute in zip(said, attributes))
 
     def arithmetic(self, rng):
         """Some small sums."""
@@ -182,7 +184,8 @@ def made_up_person(rng):
 def on_no_map(rng, names):
     """That a country does not exist, of the next of `names`; when these are used up, nothing."""
     name = next(names, None)
-    return " ".join(wordings.ON_NO_MAP[i].format(c=name) for i in rng.permutation(len(wordings.ON_NO_MAP))[:2]) if name else ""
+    chosen = rng.permutation(len(wordings.ON_NO_MAP))[:2] if name else ()
+    return " ".join(wordings.ON_NO_MAP[i].format(c=name) for i in chosen)
 
 
 def small_sum(rng):

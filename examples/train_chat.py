@@ -1,0 +1,405 @@
+"""Train a chat model from scratch, in the steps that made ChatGPT out of GPT, and see what each step changes.
+
+    python examples/train_chat.py                           the whole line: less than half an hour on two cores
+    python examples/train_chat.py --preset quick            three minutes, to see every stage at work; it learns little
+    python examples/train_chat.py --stage sft               one stage; what it builds on has to be there already
+    python examples/train_chat.py --data my.txt             prose of your own in place of Shakespeare
+    python examples/train_chat.py --demonstrations my.jsonl --preferences my_preferences.jsonl
+
+    pretrain    a GPT learns to continue a text: Shakespeare, and plain statements about a small world (align/world.py)
+    sft         it learns to answer, from demonstrations (align/sft.py)
+    reward      another copy learns to tell better replies from worse ones, from comparisons (align/reward.py)
+    ppo         the model learns what the reward model prefers (align/ppo.py)
+    dpo         or learns straight from the comparisons (align/dpo.py)
+    grpo        or without a value model, from groups of replies (align/grpo.py)
+    report      all stages side by side: report.txt, report.json, report.png
+
+A run that was stopped goes on where it was when it is started again: stages that are done are not done twice. The facts
+of the small world come with two packages: pip install '.[chat,examples]'. Then talk to it:
+
+    python examples/chat.py --checkpoint runs/chat
+"""
+import json
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from minigpt import checkpoint, device
+from minigpt.align import evaluate as card_of
+from minigpt.align import feedback
+from minigpt.align.chat import SPECIAL, Template, fitted, read_conversations, read_preferences
+from minigpt.align.comparisons import ComparisonSettings, from_preferences
+from minigpt.align.dpo import DPOSettings
+from minigpt.align.grpo import GRPO, GRPOSettings
+from minigpt.align.judge import Judge, Labelled, gather
+from minigpt.align.lessons import demonstrations
+from minigpt.align.ppo import PPO, PPOSettings
+from minigpt.align.reward import load_reward, save_reward
+from minigpt.align.sft import SFTSettings, fine_tune
+from minigpt.align.world import World
+from minigpt.data import load_corpus, split
+from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
+from minigpt.report import prepare_folder, write_results, write_text
+from minigpt.settings import UserError, as_dict, from_dict, program
+from minigpt.tokenizers import BpeTokenizer
+from minigpt.train import Position, TrainSettings, train
+
+STAGES = ("pretrain", "sft", "reward", "ppo", "dpo", "grpo", "report")
+SPEAKING = ("pretrain", "sft", "ppo", "dpo", "grpo")        # stages that leave a model that speaks
+FACTS = "facts, demonstrated", "facts, only pre-trained"
+SECONDS = 30 * 60
+
+
+@dataclass(frozen=True)
+class Settings:
+    out: str = "runs/chat"          # folder for everything that the run leaves
+    stage: Literal["all", "pretrain", "sft", "reward", "ppo", "dpo", "grpo", "report"] = "all"  # all, or one of them
+    data: str | None = None         # a text file of prose (none: tiny Shakespeare)
+    demonstrations: str | None = None   # conversations of your own, JSON lines, beside those about the small world
+    preferences: str | None = None  # comparisons of your own, JSON lines, in place of the scripted judge's
+    questions: str | None = None    # questions with answers of your own, JSON lines, for the report card
+    countries: int | None = None    # how many countries the small world has (none: all there are)
+    characters: int = 8_000_000     # of the text of pre-training
+    vocabulary_size: int = 1536     # tokens, those that mark turns included
+    layers: int = 4                 # blocks of the GPT
+    heads: int = 4                  # attention heads in a block
+    width: int = 128                # numbers in the residual stream
+    context: int = 128              # tokens that the model can look back on
+    batch_size: int = 16            # rows in an update, of pre-training and fine-tuning
+    pretrain_steps: int = 2600      # updates of pre-training
+    pretrain_rate: float = 0.03     # its highest learning rate (Muon)
+    taught: int = 24_000            # demonstrations that are made
+    sft_steps: int = 600            # updates of fine-tuning
+    sft_rate: float = 0.01          # its highest learning rate (Muon)
+    compared: int = 6000            # comparisons that the judge makes
+    mistakes: float = 0.1           # share of them that it labels the wrong way round
+    reward_epochs: int = 2          # how often the reward model sees each comparison
+    ppo_rounds: int = 50            # rounds of replies of PPO
+    grpo_rounds: int = 25           # and of GRPO
+    asked: int = 200                # questions for each ability of the report card
+    workers: int = 0                # worker threads (0: one a core)
+    seed: int = 1                   # of everything
+
+    presets: ClassVar[dict[str, dict]] = {
+        "quick": {"countries": 12, "characters": 1_000_000, "vocabulary_size": 768, "layers": 3, "width": 96,
+                  "pretrain_steps": 300, "taught": 4000, "sft_steps": 150, "compared": 600, "reward_epochs": 1, "ppo_rounds": 6,
+                  "grpo_rounds": 3, "asked": 25},
+    }
+
+    def __post_init__(self):
+        for name in ("characters", "pretrain_steps", "taught", "sft_steps", "compared", "reward_epochs", "ppo_rounds",
+                     "grpo_rounds", "asked", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 1")
+        if not 0 <= self.mistakes < 0.5:
+            raise UserError(f"mistakes is {self.mistakes}, but has to be at least 0 and below 0.5")
+        if self.seed < 0 or self.workers < 0:
+            raise UserError("--seed and --workers can't be negative")
+
+
+class Run:
+    """What the stages share: the world, what is known of it, and where results go."""
+
+    def __init__(self, settings):
+        self.settings, self.out = settings, prepare_folder(settings.out)
+        self.seconds = read_seconds(self.out)
+
+    @property
+    def workers(self):
+        """Worker threads; None for one a core."""
+        return self.settings.workers or None
+
+    @cached_property
+    def world(self):
+        return World(self.settings.seed, self.settings.countries)
+
+    @cached_property
+    def prose(self):
+        """(what is trained on, what is not) of the prose."""
+        corpus = load_corpus(self.settings.data, print)
+        return split(corpus.text, 1)
+
+    @cached_property
+    def text(self):
+        """The text of pre-training."""
+        return self.world.text(self.prose[0], self.settings.characters)
+
+    @cached_property
+    def template(self):
+        return Template(self.load("pretrain").tokenizer)
+
+    @cached_property
+    def judge(self):
+        return Judge(self.template, self.settings.mistakes, self.settings.seed)
+
+    @cached_property
+    def comparisons(self):
+        """Comparisons to learn from, and held out: the user's own, or the judge's of what the fine-tuned model says."""
+        s = self.settings
+        if s.preferences is None:
+            return gather(self.load("sft").model, self.world, self.template, self.judge, s.compared, s.seed,
+                          workers=self.workers)
+        known, left_out = from_preferences(read_preferences(s.preferences), self.template, s.context)
+        if left_out:
+            print(f"{left_out} comparisons of {s.preferences} are longer than the context of {s.context} tokens: left out")
+        labelled = [Labelled(one, False) for one in known]
+        return [one for i, one in enumerate(labelled) if i % 5], labelled[::5]
+
+    @cached_property
+    def abilities(self):
+        abilities = card_of.abilities(self.world, self.settings.seed, self.settings.asked)
+        if self.settings.questions is None:
+            return abilities
+        own = card_of.read_questions(self.settings.questions)
+        return [*abilities, card_of.Ability("questions of your own", own, abilities[0].toolbox)]
+
+    def folder(self, stage):
+        return self.out / stage
+
+    def log(self, stage):
+        """The folder for a stage's metrics.jsonl."""
+        return self.out / "logs" / stage
+
+    def load(self, stage):
+        """What a stage has left."""
+        names = ["latest"] if stage == "pretrain" else []
+        try:
+            return checkpoint.load(self.folder(stage), names)
+        except UserError:
+            raise UserError(f"{self.folder(stage)} holds no model: the stage {stage} has to be run first") from None
+
+
+# ---- the stages: each reads what those before it have left, and leaves its own folder ----
+
+def pretrain(run):
+    """A GPT that continues texts."""
+    s, folder = run.settings, run.folder("pretrain")
+    text = run.text
+    write_text(run.out / "text_begins.txt", text[:20_000])
+    if (folder / "latest").exists():
+        saved = run.load("pretrain")
+        model, tokenizer = saved.model, saved.tokenizer
+        position = from_dict(Position, saved.training["position"], f"{saved.folder}, 'position',")
+    else:
+        model, tokenizer, position = *new_model(s, text), None
+    ids = tokenizer.encode(text)
+    print(f"text      {len(text):,} characters, {len(ids):,} tokens of {tokenizer.vocabulary_size:,}; "
+          f"{len(run.world.countries)} countries, for example {run.world.countries[0].name}")
+    print(f"model     {model.name}, {s.layers} layers, width {s.width}: {len(model.flat):,} parameters; "
+          f"{device.status('cpu')}")
+    settings = TrainSettings(steps=s.pretrain_steps, batch_size=s.batch_size, workers=s.workers, optimizer="muon",
+                             learning_rate=s.pretrain_rate, last_learning_rate=s.pretrain_rate / 50, warm_up=20, hold=0.4,
+                             weight_decay=0.0, beta2=0.95, eval_every=max(1, s.pretrain_steps // 4), seed=s.seed)
+    split(ids, s.context)                                   # says so, should the text be too short
+    held_out = min(20_000, len(ids) // 10)
+    position, interrupted = train(model, tokenizer, ids[:-held_out], ids[-held_out:], settings, folder, position)
+    if interrupted:
+        raise UserError(f"stopped at step {position.step} of pretrain: start again to go on from there")
+    return {"val_loss": position.val_loss, "tokens": position.tokens}
+
+
+def new_model(settings, text):
+    """A GPT, and its tokenizer: no digit is ever merged with another character, so that sums are made of single digits."""
+    tokenizer = BpeTokenizer.train(re.sub("[0-9]", "", text), settings.vocabulary_size, SPECIAL)
+    shape = tokenizer.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width
+    return GPTModern(GPTModernConfig(*shape), seed=settings.seed), tokenizer
+
+
+def sft(run):
+    """The model that answers."""
+    s, template, model = run.settings, run.template, run.load("pretrain").model
+    conversations = [one.messages for one in demonstrations(run.world, s.taught, s.seed)]
+    if s.demonstrations is not None:
+        conversations += read_conversations(s.demonstrations)
+    conversations, cut, left_out = fitted(conversations, template, s.context)
+    print(f"sft       {len(conversations):,} demonstrations; longer than {s.context} tokens: {cut} cut after a turn, "
+          f"{left_out} left out")
+    print(f"          {template.view(*template.render(conversations[0]))}")
+    settings = SFTSettings(steps=s.sft_steps, batch_size=s.batch_size, workers=s.workers, learning_rate=s.sft_rate,
+                           last_learning_rate=s.sft_rate / 50, beta2=0.95, hold=0.3, seed=s.seed)
+    held_out = fitted([one.messages for one in demonstrations(run.world, 200, s.seed + 1)], template, s.context)[0]
+    text = template.tokenizer.encode(run.text)
+    loss = fine_tune(model, template, conversations, settings, run.log("sft"), held_out, text)
+    checkpoint.save(run.folder("sft"), model, template.tokenizer)
+    return {"held_out_loss": loss}
+
+
+def reward(run):
+    """The model that tells better replies from worse ones."""
+    s = run.settings
+    settings = ComparisonSettings(epochs=s.reward_epochs, seed=s.seed)
+    model, figures = feedback.learn_reward(run.load("sft").model, run.comparisons, settings, run.log("reward"), run.workers)
+    save_reward(run.folder("reward"), model, run.template.tokenizer)
+    print(f"reward    agrees with {figures['accuracy']:.1%} of the labels held out (with the judge's mistakes, at most "
+          f"{figures['ceiling']:.1%}), and with {figures['true_accuracy']:.1%} of what the judge really prefers")
+    return figures
+
+
+def ppo(run):
+    """The model that says what the reward model prefers."""
+    return reinforced(run, "ppo", PPO, PPOSettings(iterations=run.settings.ppo_rounds, seed=run.settings.seed))
+
+
+def grpo(run):
+    """The same without a model of values."""
+    return reinforced(run, "grpo", GRPO, GRPOSettings(iterations=run.settings.grpo_rounds, seed=run.settings.seed))
+
+
+def reinforced(run, stage, kind, settings):
+    rewarding, _ = load_reward(run.folder("reward"))
+    policy, records = feedback.reinforce(kind, run.load("sft").model, rewarding, run.world, run.template, run.judge, settings,
+                                         run.log(stage), workers=run.workers)
+    checkpoint.save(run.folder(stage), policy, run.template.tokenizer)
+    return records[-1] | against_sft(run, policy)
+
+
+def dpo(run):
+    """The model that learns straight from comparisons."""
+    policy, records = feedback.prefer_directly(run.load("sft").model, run.comparisons, DPOSettings(seed=run.settings.seed),
+                                               run.log("dpo"), run.workers)
+    checkpoint.save(run.folder("dpo"), policy, run.template.tokenizer)
+    return {"accuracy": records[-1]["accuracy"]} | against_sft(run, policy)
+
+
+def against_sft(run, policy):
+    """The judge's true score of a policy, beside the fine-tuned model's, on the same questions, held out."""
+    reference = run.load("sft").model
+    before, after = (feedback.measure(model, reference, run.world, run.template, run.judge, seed=run.settings.seed,
+                                      workers=run.workers) for model in (reference, policy))
+    gain, margin = feedback.mean_and_margin(after.scores - before.scores)
+    print(f"          the judge's true score: {after.scores.mean():.3f}, fine-tuned {before.scores.mean():.3f}; gained "
+          f"{gain:+.3f} (+-{margin:.3f}), {after.kl:.2f} nats of KL a reply")
+    return {"true_score": float(after.scores.mean()), "true_score_sft": float(before.scores.mean()), "gain": gain,
+            "gain_margin": margin, "kl_held_out": after.kl}
+
+
+# ---- what came of it ----
+
+def examine(run, stage):
+    """The report card of a stage's model, written beside it."""
+    saved, template = run.load(stage), run.template
+    trained_on, begin_from = (template.tokenizer.encode(part) for part in run.prose)
+    card = card_of.evaluate(saved.model, template, run.world, run.abilities, (trained_on, begin_from),
+                            run.workers)
+    write_text(run.out / f"{stage}.card.json", json.dumps(card_of.as_json({stage: card})))
+    print(card_of.table({stage: card}))
+
+
+def report(run):
+    """All cards side by side, and what the project set out to reach."""
+    cards = {}
+    for stage in SPEAKING:
+        path = run.out / f"{stage}.card.json"
+        if path.exists():
+            cards |= card_of.from_json(path.read_text(encoding="utf-8"))
+    if not cards:
+        raise UserError(f"{run.out} holds no report card: run the stage pretrain first")
+    reached = verdicts(cards, json.loads((run.out / "figures.json").read_text(encoding="utf-8")), sum(run.seconds.values()))
+    text = card_of.table(cards) + "\n\n" + "\n".join(reached)
+    print(text)
+    write_text(run.out / "report.txt", text + "\n")
+    write_text(run.out / "report.json", json.dumps(card_of.as_json(cards), indent=1) + "\n")
+    hint = card_of.plot(cards, run.out / "report.png")
+    if hint:
+        print(hint)
+    return {}
+
+
+def verdicts(cards, figures, seconds):
+    """What the project set out to reach, and what became of it, as lines."""
+    lines = []
+
+    def say(what, value, reached):
+        lines.append(f"{'reached ' if reached else 'MISSED  '}  {what}: {value}")
+
+    def share(stage, name):
+        return cards[stage][name].share
+
+    if "pretrain" in cards:
+        before = share("pretrain", "in form")
+        say("replies in form before fine-tuning, below 20%", f"{before:.1%}", before < 0.2)
+    if "sft" in cards:
+        for name, goal in (("in form", 0.95), ("facts, demonstrated", 0.95), ("facts, only pre-trained", 0.85),
+                           ("calculator, three digits", 0.98)):
+            say(f"{name} after fine-tuning, {goal:.0%}", str(cards["sft"][name]).strip(), share("sft", name) >= goal)
+    if "reward" in figures:
+        accuracy, ceiling = figures["reward"]["accuracy"], figures["reward"]["ceiling"]
+        say("reward model on labels held out, 85% or within 3 points of the ceiling", f"{accuracy:.1%} of at most {ceiling:.1%}",
+            accuracy >= min(0.85, ceiling - 0.03))
+    for stage in [stage for stage in ("ppo", "dpo", "grpo") if stage in cards and stage in figures and "sft" in cards]:
+        gain, margin, kl = (figures[stage][name] for name in ("gain", "gain_margin", "kl_held_out"))
+        say(f"{stage}: the judge's true score rises", f"{gain:+.3f} (+-{margin:.3f}) at {kl:.2f} nats of KL", gain > margin)
+        before, after = (share(one, "hallucination (invented)") for one in ("sft", stage))
+        say(f"{stage}: hallucination, a third at most (not worse, where below 10%)", f"{before:.1%} to {after:.1%}",
+            after <= (before if before < 0.1 else before / 3))
+        lost, gained = (sum(pair) for pair in zip(*(card_of.paired(cards["sft"][name], cards[stage][name])
+                                                    for name in FACTS)))
+        number = sum(cards["sft"][name].number for name in FACTS)
+        say(f"{stage}: facts, at most 2 points lost", f"{lost} lost and {gained} gained of {number}",
+            lost - gained <= 0.02 * number)
+    say(f"the whole line within {SECONDS // 60} minutes", f"{seconds / 60:.1f} minutes", seconds <= SECONDS)
+    return lines
+
+
+def main(settings):
+    check_files(settings)
+    run = Run(settings)
+    check_settings(run)
+    for stage in STAGES if settings.stage == "all" else (settings.stage,):
+        if settings.stage == "all" and stage in run.seconds and stage != "report":
+            print(f"{stage:9} done already")
+            continue
+        print(f"\n== {stage}", flush=True)
+        begin = time.perf_counter()
+        figures = globals()[stage](run)
+        if stage in SPEAKING:
+            examine(run, stage)
+        run.seconds[stage] = time.perf_counter() - begin
+        remember(run, stage, figures)
+        print(f"{stage:9} took {run.seconds[stage]:.0f} s")
+    print(f"\nresults in {run.out}; to talk to it: python examples/chat.py --checkpoint {run.out}")
+
+
+def check_files(settings):
+    """Read what the user brings along at once, not after half an hour."""
+    for path, read in ((settings.demonstrations, read_conversations), (settings.preferences, read_preferences),
+                       (settings.questions, card_of.read_questions)):
+        if path is not None:
+            read(path)
+
+
+def check_settings(run):
+    """A folder holds one run: its settings have to be those of before, but for what is asked of it."""
+    path, free = run.out / "settings.json", ("stage", "workers", "out", "questions")
+    mine = {name: value for name, value in as_dict(run.settings).items() if name not in free}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in mine if before.get(name) != mine[name]]
+        if changed:
+            name = changed[0]
+            raise UserError(f"{run.out} holds a run with {name} {before.get(name)}, not {mine[name]}: give the same "
+                            "settings to go on with it, or choose another --out")
+    write_text(path, json.dumps(mine, indent=1) + "\n")
+
+
+def read_seconds(out):
+    """How long each stage took that is done."""
+    path = out / "figures.json"
+    figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {stage: of["seconds"] for stage, of in figures.items()}
+
+
+def remember(run, stage, figures):
+    """Add a stage's figures to figures.json, and all of them to results.json."""
+    path = run.out / "figures.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known[stage] = figures | {"seconds": run.seconds[stage]}
+    write_text(path, json.dumps(known, indent=1) + "\n")
+    write_results(run.out, {f"{name}.{key}": value for name, of in known.items() for key, value in of.items()})
+
+
+if __name__ == "__main__":
+    program(main, Settings)
