@@ -11,7 +11,7 @@ rambling.
     how long        -0.03 for each word beyond 12, at most -0.6; -0.5 for a reply that did not end
 
 Of two replies it prefers the one of the higher score; but a share of its labels, drawn at random, is the wrong way round,
-as people's are. Replies that score alike are not compared. Whoever has preferences of people's own hands them in as a file
+as people's are. Replies whose scores are nearer than 0.2 are not compared: people could not tell. Whoever has preferences of people's own hands them in as a file
 (chat.read_preferences, comparisons.from_preferences): nothing that learns from them knows of the judge.
 """
 import zlib
@@ -27,6 +27,7 @@ from .replies import Reply, sample
 from .world import ATTRIBUTES, pick
 
 LONG = 12                           # words from which a reply is long
+NEAR = 0.2                          # difference of scores that is too small to be noticed
 SHARES = {                          # of what is asked for comparisons, and in reinforcement: nothing that takes a tool
     "fact": 0.35, "in Chinese": 0.06, "follow-up": 0.1, "invented": 0.24, "never stated": 0.08, "never told": 0.04,
     "spelling": 0.03, "counting": 0.03, "number": 0.03, "small talk": 0.04}
@@ -78,9 +79,9 @@ class Judge:
         return np.array([self.score(question, reply) for question, reply in zip(questions, replies, strict=True)])
 
     def compare(self, question, one, other):
-        """The Labelled comparison of two Replies, or None where they score alike."""
+        """The Labelled comparison of two Replies, or None where they are about as good."""
         better = self.score(question, one) - self.score(question, other)
-        if abs(better) < 1e-9:
+        if abs(better) < NEAR:
             return None
         mistaken = bool(self.rng.random() < self.mistakes)
         first = (better > 0) != mistaken
@@ -133,7 +134,7 @@ def gather(model, world, template, judge, number, seed, length=48, workers=None,
     """(labelled comparisons to learn from, those held out) about `number` questions.
 
     A share `sampled` of them compares two replies that the model itself has sampled, which is what a reward model will have
-    to judge; the others are written from tables. Fewer than `number` are left, as replies that score alike are none.
+    to judge; the others are written from tables. Fewer than `number` are left, as replies that are about as good are not compared.
     """
     asked = lessons_to_judge(world, number, seed)
     rng = np.random.default_rng([world.seed, 7, seed])
