@@ -12,8 +12,8 @@ import copy
 import numpy as np
 
 from .ops import (attention, cached_attention, concatenate, dropout, embedding, fold_in, gelu, layer_norm, linear,
-                  mlp)
-from .tensor import Tensor
+                  linear_each, mlp)
+from .tensor import Tensor, recording
 
 GROUPS = "matrices", "embeddings", "vectors", "frozen"      # the order in which parameters lie in the flat block
 FEW = 8                             # rows, or queries, that kernels for single tokens take; for more, others are faster
@@ -127,6 +127,19 @@ class Linear(Module):
     def forward(self, x):
         return linear(x, self.w, self.b)
 
+    @staticmethod
+    def read(x, layers):
+        """[layer(x) for layer in layers], of an array x, without a gradient: each_of's business."""
+        return linear_each(x, *(p if p is None else p.data for layer in layers for p in (layer.w, layer.b)))
+
+
+def each_of(x, *layers):
+    """[layer(x) for layer in layers], linear layers of one shape. For a few rows of x, whose time is that of reading the
+    matrices, and which nobody learns from, they are read in one go: memory has no pause between them."""
+    if recording.get() or x.size > FEW * x.shape[-1]:
+        return [layer(x) for layer in layers]
+    return [Tensor(y) for y in type(layers[0]).read(x.data, layers)]
+
 
 class Embedding(Module):
     """A table of `number` vectors of `width`; ids of any shape -> (..., width)."""
@@ -180,7 +193,7 @@ class MultiHeadAttention(Module):
 
     def forward(self, x, cache=None, seeds=None, mask=None):
         B, T, C = x.shape
-        q, k, v = self.query(x), self.key(x), self.value(x)                 # (B, T, C)
+        q, k, v = each_of(x, self.query, self.key, self.value)              # (B, T, C)
         if cache is not None:
             return self.output(cache.attend(q, k, v))                       # (B, T, C): what came before, too
         q, k, v = (part.reshape(B, T, self.heads, C // self.heads) for part in (q, k, v))

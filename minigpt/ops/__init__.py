@@ -24,11 +24,11 @@ from .elementwise import add, divide, exp, log, multiply, power, relu, sigmoid, 
 from .embedding import embedding
 from .gelu import gelu
 from .layer_norm import layer_norm
-from .linear import linear
+from .linear import linear, linear_each
 from .matmul import matmul
 from .mlp import mlp
 from .philox import fold_in
-from .quantized_linear import quantized_linear
+from .quantized_linear import quantized_linear, quantized_linear_each
 from .reduce import mean, sum
 from .relu_squared import relu_squared
 from .rms_norm import rms_norm
@@ -37,6 +37,6 @@ from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "cached_attention", "concatenate", "cross_entropy", "divide", "dropout",
-           "embedding", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log",
-           "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "quantized_linear", "relu", "relu_squared",
-           "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
+           "embedding", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "linear_each",
+           "log", "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "quantized_linear",
+           "quantized_linear_each", "relu", "relu_squared", "reshape", "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
