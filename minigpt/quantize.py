@@ -26,9 +26,9 @@ from typing import Literal
 
 import numpy as np
 
-from .nn import Embedding, Linear, Module, flatten, walk
+from .nn import LINE, Embedding, Linear, Module, aligned, flatten, walk
 from .ops.quantized_linear import (COLUMNS, GROUP, dequantize_matrix, quantize_matrix, quantized_linear,
-                                   quantized_rows)
+                                   quantized_linear_each, quantized_rows)
 from .settings import UserError
 from .tensor import Tensor, recording
 
@@ -100,6 +100,12 @@ class QuantizedLinear(Module):
 
     def forward(self, x):
         return self.w.multiplied(x, self.b)
+
+    @staticmethod
+    def read(x, layers):
+        """As nn.Linear.read."""
+        arrays = [(layer.w.q, layer.w.scales, None if layer.b is None else layer.b.data) for layer in layers]
+        return quantized_linear_each(x, *(array for three in arrays for array in three), n_out=layers[0].w.shape[1])
 
 
 class QuantizedEmbedding(Module):
@@ -175,7 +181,22 @@ def replace_layers(model, kind, fill):
     replacement(model)
     for _, p in model.named_parameters():
         p.group = "frozen"
+    lay_out([new.w for _, new in replaced.values()])
     return flatten(model)
+
+
+def lay_out(matrices):
+    """Move the arrays of all matrices into one block, each to where a line of the cache begins."""
+    places, end = [], 0
+    for matrix in matrices:
+        for part, array in matrix.arrays.items():
+            places.append((matrix, part, array, end))
+            end += -(-array.nbytes // LINE) * LINE
+    block = aligned(end)
+    for matrix, part, array, begin in places:
+        view = block[begin:begin + array.nbytes].view(array.dtype).reshape(array.shape)
+        view[...] = array
+        setattr(matrix, part, view)
 
 
 def quantized_layer(layer, kind):

@@ -11,7 +11,7 @@ from numerics import assert_close
 from minigpt import ops
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT
-from minigpt.reader import Crew, Reader
+from minigpt.reader import Crew, Reader, equal_work
 
 each_model = pytest.mark.parametrize("name", MODELS)
 WITHIN = {"float32": 1e-4, "float64": 1e-10}
@@ -149,6 +149,15 @@ def test_positions_split_over_threads_give_the_same(name, chunks, threads, backe
             assert reader.length(1) == end and reader.length(0) == 0
         more = reader.each([1], np.array([[3, 4]]))[0]
     np.testing.assert_allclose(more, model(np.append(ids, [[3, 4]], 1)).data[0, -2:], atol=1e-10)
+
+
+@given(begin=st.integers(0, 2000), number=st.integers(64, 600), parts=st.integers(1, 4),
+       width=st.sampled_from([1, 12, 128, 768]))
+def test_the_parts_of_a_prompt_are_equal_work(begin, number, parts, width):
+    ends = equal_work(begin, number, parts, width)
+    assert (ends[0], ends[-1], len(ends)) == (0, number, parts + 1) and ends == sorted(set(ends))
+    work = [sum(24 * width ** 2 + 2 * 4 * width * p for p in range(begin + i, begin + j)) for i, j in zip(ends, ends[1:])]
+    assert max(work) - min(work) <= 2 * (24 * width ** 2 + 8 * width * (begin + number))
 
 
 @each_model

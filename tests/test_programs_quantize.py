@@ -1,4 +1,5 @@
 """generate.py --quantize as a user runs it: bytes and loss are told, the model is saved, and speaks when it is loaded."""
+import json
 import re
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from test_programs import GOLDEN, TEXT, program, program_with_other_tokenizers, snapshot, succeeds
 
 from minigpt import checkpoint
+from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.tokenizers import BpeTokenizer, CharTokenizer
 
@@ -80,6 +82,16 @@ def test_a_mistake_is_one_line_and_changes_nothing(place, mistake):
     assert (result.returncode, len(result.stderr.splitlines())) == (2, 1), result.stderr
     assert result.stderr.startswith("error: ") and part in result.stderr
     assert snapshot(place) == before
+
+
+@pytest.mark.skipif(not cpu.available(), reason="no compiled kernels, and the limits are measured by one")
+def test_the_benchmark_of_generation_runs(tmp_path):
+    flags = "--rounds", "1", "--prefill", "40", "--decode", "3", "--json", tmp_path / "figures.json"
+    succeeds(program("benchmark", "generate", "--preset", "quick", *flags))
+    figures = json.loads((tmp_path / "figures.json").read_text(encoding="utf-8"))
+    for precision in "float32", "int8", "int4":
+        for what in "decode", "prefill":
+            assert figures[precision][what]["ours"]["tokens_per_second"] > 0 < figures[precision][what]["limit"]["best"]
 
 
 def test_a_quantised_model_can_neither_learn_on_nor_be_exported(place, tmp_path):

@@ -80,6 +80,14 @@ def test_matrices_become_integers_and_vectors_stay(kind):
     assert model.quantized == Record(kind, sum(a.nbytes for a in arrays.values()), 4 * model.config.parameter_count())
 
 
+def test_all_integers_lie_in_one_block_from_lines_of_the_cache_on():
+    arrays = arrays_of(quantize(wide_model(), "int4"))
+    begins = sorted((a.ctypes.data, a.nbytes) for name, a in arrays.items() if name.endswith((".q", ".scales")))
+    assert all(begin % 64 == 0 for begin, _ in begins)
+    assert all(0 <= begin - (before + size) < 64 for (before, size), (begin, _) in zip(begins, begins[1:]))
+    assert wide_model().flat.data.ctypes.data % 64 == 0
+
+
 @each_kind
 def test_a_head_of_its_own_stays_int8(kind):
     model = quantize(GPTModern(GPTModernConfig(64, 32, 1, 2, 64)), kind)

@@ -3,8 +3,9 @@
     python examples/benchmark.py generate --preset gpt2 --against torch,llama.cpp
 
 One text, the likeliest token each time, random weights of GPT-2's shape: speed does not depend on their values. With
-weights of float32, then of int8, then of int4 (minigpt/quantize.py; llama.cpp: Q8_0 and Q4_0). The sides are processes that take turns, A B C A B C ...; a ratio is the median over the rounds in which both
-sides were within 1.3 times their own best. Beside them stand two limits, measured in our own process in each round:
+weights of float32, then of int8, then of int4 (minigpt/quantize.py; llama.cpp: Q8_0 and Q4_0). The sides are processes
+that take turns, A B C A B C ...; a ratio is the median over the rounds in which both sides were within 1.3 times their
+own best. Beside them stand two limits, measured in our own process in each round:
 
     memory      the time in which all the weights that a token needs are read once, by as many threads
     products    the time of as many operations as a prompt needs, at the speed of a product of 2048 x 2048 matrices

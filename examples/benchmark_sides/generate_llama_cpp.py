@@ -1,5 +1,5 @@
-"""llama.cpp's side of the benchmark of generation, through llama-cpp-python: a GGUF file of random weights, in F32, or what
-its own quantisation makes of it: Q8_0 or Q4_0, which keeps the head at Q6_K."""
+"""llama.cpp's side of the benchmark of generation, through llama-cpp-python: a GGUF file of random weights, in F32, or
+what its own quantisation makes of it: Q8_0 or Q4_0, which keeps the head at Q6_K."""
 import json
 import sys
 import tempfile
@@ -12,7 +12,6 @@ except ImportError:
     sys.exit("error: llama.cpp is not installed: pip install llama-cpp-python gguf")
 import numpy as np
 from common import answer, timed
-
 
 FILE_TYPES = {"int8": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "int4": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
 SILENT = llama_cpp.llama_log_callback(lambda level, text, data: None)
@@ -69,8 +68,8 @@ def main(s):
         if s["precision"] != "float32":
             path = quantized(path, s["precision"])
         print(f"llama.cpp, {s['precision']}: a file of {path.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
-        model = llama_cpp.Llama(str(path), n_ctx=s["context"], n_batch=512, n_threads=s["threads"], n_threads_batch=s["threads"],
-                      use_mmap=False, verbose=False)
+        model = llama_cpp.Llama(str(path), n_ctx=s["context"], n_batch=512, n_threads=s["threads"],
+                                n_threads_batch=s["threads"], use_mmap=False, verbose=False)
     rng = np.random.default_rng(0)
 
     def read(length):

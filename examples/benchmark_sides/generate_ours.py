@@ -8,7 +8,7 @@ from common import answer, timed
 
 from minigpt.generate import Engine, Request
 from minigpt.models.gpt import GPT, GPTConfig
-from minigpt.quantize import arrays, quantize
+from minigpt.quantize import arrays_of, quantize
 from minigpt.sampling import Rules
 
 
@@ -18,7 +18,7 @@ def main(s):
     model = GPT(GPTConfig(s["vocabulary_size"], s["context"], s["layers"], s["heads"], s["width"]))
     if s["precision"] != "float32":
         quantize(model, s["precision"])
-    needed = sum(array.nbytes for name, array in arrays(model).items() if not name.startswith("positions"))
+    needed = sum(array.nbytes for name, array in arrays_of(model).items() if not name.startswith("positions"))
     print(f"ours, {s['precision']}: {needed / 1e6:.0f} MB of weights for a token", file=sys.stderr)
     weights = np.ones(needed // 4, np.float32)
     rng = np.random.default_rng(0)
