@@ -163,21 +163,44 @@ def make_optimizer(flat, settings):
 
 
 def training_step(workers, optimizer, ids, context, settings, step, lr):
-    """One update. Returns the mean loss over the batch, in nats a token, and the norm of its gradient."""
+    """One update from texts. Returns the mean loss over the batch, in nats a token, and the norm of its gradient."""
     B = settings.batch_size
     there = workers.model.flat.data                         # of what is on a GPU, a step copies no more than the batch
     x, y = (np.asarray(part, like=there) for part in batch(ids, context, B, settings.seed, step))   # in, (B, T) each,
     seeds = None                                            # and two numbers out
     if workers.model.config.dropout:
         seeds = np.asarray(sequence_seeds(settings.seed, step, B), like=there)              # (B,)
-    size = micro_batch_size(settings, workers.total, workers.ranks.size)
 
     def loss(model, part):
         return model.loss(x[part], y[part], None if seeds is None else seeds[part], total=y.size)
 
-    total = workers.gradient(loss, [slice(i, i + size) for i in range(0, B, size)])
+    return update(workers, optimizer, loss, settings, lr)
+
+
+def update(workers, optimizer, loss, settings, lr):
+    """One update from loss(model, part), the share that a part of the batch, a slice, has in the batch's mean loss. Returns
+    this mean, and the norm of its gradient."""
+    size = micro_batch_size(settings, workers.total, workers.ranks.size)
+    total = workers.gradient(loss, [slice(i, i + size) for i in range(0, settings.batch_size, size)])
     norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan
     return total, norm
+
+
+def fit(model, settings, loss_at):
+    """Train a model on anything, not on texts alone, for settings.steps. Nothing is kept but the model itself.
+
+    loss_at(step) makes a step's batch of settings.batch_size examples and returns its loss(model, part), as `update` has it.
+    Returns the mean of the last settings.log_every losses. Raises UserError where a loss is no longer finite.
+    """
+    optimizer, progress, recent = make_optimizer(model.flat, settings), Progress(settings.steps), deque(maxlen=settings.log_every)
+    with Workers(model, settings.workers) as workers, np.errstate(over="ignore", invalid="ignore"):
+        for step in range(settings.steps):
+            loss, norm = update(workers, optimizer, loss_at(step), settings, learning_rate(settings, step))
+            check_finite(None, step + 1, {"loss": loss, "norm of the gradient": norm})
+            recent.append(loss)
+            progress.update(step + 1, f"loss {sum(recent) / len(recent):.4f}")
+    progress.close()
+    return sum(recent) / len(recent)
 
 
 def micro_batch_size(settings, workers, ranks=1):
@@ -210,10 +233,13 @@ def validation_loss(workers, ids, context, size=16):
 
 
 def check_finite(out, step, numbers):
-    """Raise UserError where one of the numbers, by name, is inf or nan: before the parameters are saved."""
+    """Raise UserError where one of the numbers, by name, is inf or nan: before the parameters are saved.
+
+    out: the folder of the run's checkpoints, or None for a run that keeps none.
+    """
     wrong = [f"the {name} was {value}" for name, value in numbers.items() if not math.isfinite(value)]
     if wrong:
-        saved = next((name for name in ("latest", "best") if (Path(out) / name).exists()), None)
+        saved = next((name for name in ("latest", "best") if out is not None and (Path(out) / name).exists()), None)
         kept = f"the last good checkpoint is {Path(out) / saved}" if saved else "no checkpoint was saved yet"
         raise UserError(f"at step {step} {' and '.join(wrong)}: training stopped, {kept}; a lower --learning-rate or a "
                         "longer --warm-up usually helps")

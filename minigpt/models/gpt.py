@@ -41,9 +41,9 @@ class GPTConfig:
         return V * C + T * C + self.layers * block + norm
 
 
-def check_shape(config):
-    """Raise UserError for a shape that no GPT can have."""
-    for name in "vocabulary_size", "context", "layers", "heads", "width":
+def check_shape(config, sizes=("vocabulary_size", "context")):
+    """Raise UserError for a shape that no Transformer can have; `sizes` are fields that must be positive, beside the usual."""
+    for name in *sizes, "layers", "heads", "width":
         if not 1 <= getattr(config, name) < 2 ** 31:
             raise UserError(f"{name} is {getattr(config, name)}, but a model needs at least 1, and below 2^31")
     if config.layers > 10_000:

@@ -12,11 +12,13 @@ The letters, here and in every kernel:
 
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
 elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention, philox,
-dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared; and for generating, cached_attention.
+dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared; for images, conv2d; and for generating,
+cached_attention.
 """
 from .adamw import adamw_step, gradient_norm
 from .attention import attention
 from .cached_attention import cached_attention
+from .conv2d import conv2d
 from .cross_entropy import cross_entropy
 from .dropout import dropout
 from .elementwise import add, divide, exp, log, multiply, power, relu, sigmoid, subtract, tanh
@@ -34,7 +36,7 @@ from .rotary import rotary
 from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
-__all__ = ["adamw_step", "add", "attention", "cached_attention", "concatenate", "cross_entropy", "divide", "dropout",
-           "embedding", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log",
-           "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm",
-           "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
+__all__ = ["adamw_step", "add", "attention", "cached_attention", "concatenate", "conv2d", "cross_entropy", "divide",
+           "dropout", "embedding", "exp", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear",
+           "log", "log_softmax", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape",
+           "rms_norm", "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
