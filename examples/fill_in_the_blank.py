@@ -25,11 +25,11 @@ from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.masked_bert import MaskedBert, MaskedBertConfig
 from minigpt.parallel import Workers
-from minigpt.report import Progress, prepare_folder, write_results
+from minigpt.report import prepare_folder, write_results
 from minigpt.sampling import log_probabilities, top
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
-from minigpt.train import TrainSettings, fit, micro_batch_size
+from minigpt.train import TrainSettings, fit
 
 SIGNS = "_█▁"                       # the blank is the first of these that the text does not have
 GUESSES = 5                         # guesses that are shown for a blank
@@ -77,37 +77,27 @@ def new_tokenizer(text):
     return CharTokenizer("".join(sorted(set(text))) + sign), len(set(text))
 
 
-# ---- training: draw(step) as minigpt.train.fit asks for it ----
+# ---- training: loss_at(step) as minigpt.train.fit asks for it ----
 
 def draw_blanks(settings, ids, blank):
     """Windows with blanks, for BERT."""
-    def loss(model, part):
-        return model.loss(*part[:2], total=part[2])
-
-    def draw(step):
+    def loss_at(step):
         x, _ = batch(ids, settings.context, settings.batch_size, settings.seed, step)
         rng = np.random.default_rng([settings.seed, step, 1])
         inputs, targets = mask_tokens(x, blank, blank + 1, rng, settings.share)
-        return loss, micro_batches(settings, inputs, targets, int((targets >= 0).sum()))
+        total = int((targets >= 0).sum())
+        return lambda model, part: model.loss(inputs[part], targets[part], total=total)
 
-    return draw
+    return loss_at
 
 
 def draw_next(settings, ids):
     """The same windows with what comes next, for the GPT."""
-    def loss(model, part):
-        return model.loss(*part[:2], total=part[2])
-
-    def draw(step):
+    def loss_at(step):
         x, y = batch(ids, settings.context, settings.batch_size, settings.seed, step)
-        return loss, micro_batches(settings, x, y, y.size)
+        return lambda model, part: model.loss(x[part], y[part], total=y.size)
 
-    return draw
-
-
-def micro_batches(settings, x, y, total):
-    size = micro_batch_size(settings, settings.workers or 2)
-    return [(x[i:i + size], y[i:i + size], total) for i in range(0, len(x), size)]
+    return loss_at
 
 
 # ---- asking: logits (B, T, V) at which position t tells of the character at t ----
@@ -209,7 +199,7 @@ def main(settings):
     print(f"saved in {out}: results.json and both models")
 
 
-def trained(name, model, draw, settings, tokenizer, of_run, out):
+def trained(name, model, loss_at, settings, tokenizer, of_run, out):
     """The model, trained: now, or in an earlier run of the same settings that left it in `out`."""
     folder = Path(out, name)
     if folder.exists():
@@ -218,9 +208,7 @@ def trained(name, model, draw, settings, tokenizer, of_run, out):
             raise UserError(f"{out} holds models of another text or of other settings: choose another --out")
         return saved.model
     print(f"\n{name}: {len(model.flat):,} parameters", flush=True)
-    progress = Progress(settings.steps)
-    fit(model, settings, draw, out, lambda step, loss, workers: progress.update(step, f"loss {loss:.4f}"))
-    progress.close()
+    fit(model, settings, loss_at)
     checkpoint.save(folder, model, tokenizer, json.loads(json.dumps(of_run)))
     return model
 

@@ -36,7 +36,7 @@ from minigpt.parallel import Workers
 from minigpt.report import prepare_folder, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
-from minigpt.train import TrainSettings, fit, micro_batch_size
+from minigpt.train import TrainSettings, fit
 
 PLAYS = (                           # in the order of tiny Shakespeare: name, kind, and words of its first lines
     ("Coriolanus", "tragedy", "Before we proceed any further"), ("Richard III", "history", "Now is the winter of our discontent"),
@@ -153,16 +153,18 @@ def padded(tokenizer, texts, context):
 def train_classifier(model, settings, rate, tokenizer, learnt, out):
     """Train on labelled texts, drawn from (seed, step)."""
     settings = replace(settings, learning_rate=rate, last_learning_rate=rate / 50)
-    size = micro_batch_size(settings, settings.workers or 2)
     total = settings.batch_size
 
-    def draw(step):
+    def loss_at(step):
         drawn = np.random.default_rng([settings.seed, step]).integers(len(learnt.texts), size=total)
-        parts = [drawn[i:i + size] for i in range(0, total, size)]
-        return lambda m, part: m.loss(*padded(tokenizer, learnt.some(part).texts, settings.context), learnt.labels[part],
-                                      total=total), parts
 
-    fit(model, settings, draw, out)
+        def loss(model, part):
+            some = learnt.some(drawn[part])
+            return model.loss(*padded(tokenizer, some.texts, settings.context), some.labels, total=total)
+
+        return loss
+
+    fit(model, settings, loss_at)
     return model
 
 

@@ -24,10 +24,10 @@ from minigpt import checkpoint
 from minigpt.kernels import cpu
 from minigpt.models.transformer import Transformer, TransformerConfig, beam_search
 from minigpt.parallel import Workers
-from minigpt.report import Progress, prepare_folder, write_results
+from minigpt.report import prepare_folder, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import BpeTokenizer
-from minigpt.train import TrainSettings, fit, micro_batch_size
+from minigpt.train import TrainSettings, fit
 
 PAD, BEGIN, END = "<|pad|>", "<|begin|>", "<|end|>"
 LANGUAGES = {"fr": "French", "de": "German", "zh": "Chinese"}
@@ -166,28 +166,25 @@ def padded(texts, fill):
 
 
 def batches(settings, tokenizer, pairs):
-    """draw(step), as minigpt.train.fit asks for it: a loss, and micro-batches of pairs that are drawn from (seed, step)."""
+    """loss_at(step), as minigpt.train.fit asks for it: the loss of pairs that are drawn from (seed, step)."""
     sources = [encode_source(tokenizer, language, source) for language, source, _ in pairs]
     targets = [encode_target(tokenizer, target) for _, _, target in pairs]
-    size, pad = micro_batch_size(settings, settings.workers or 2), tokenizer.special[PAD]
+    pad = tokenizer.special[PAD]
 
-    def loss(model, part):
-        source, mask, target, following, total = part
-        return model.loss(source, mask, target, following, total=total)
-
-    def draw(step):
+    def loss_at(step):
         drawn = np.random.default_rng([settings.seed, step]).integers(len(pairs), size=settings.batch_size)
         drawn = sorted(drawn, key=lambda i: len(targets[i]))                # those of a micro-batch are of like lengths
-        total, parts = sum(len(targets[i]) - 1 for i in drawn), []
-        for begin in range(0, len(drawn), size):
-            some = drawn[begin:begin + size]
-            source, mask = padded([sources[i] for i in some], pad)
-            target, _ = padded([targets[i][:-1] for i in some], pad)
-            following, _ = padded([targets[i][1:] for i in some], -1)
-            parts.append((source, mask, target, following, total))
-        return loss, parts
+        total = sum(len(targets[i]) - 1 for i in drawn)
 
-    return draw
+        def loss(model, part):
+            source, mask = padded([sources[i] for i in drawn[part]], pad)
+            target, _ = padded([targets[i][:-1] for i in drawn[part]], pad)
+            following, _ = padded([targets[i][1:] for i in drawn[part]], -1)
+            return model.loss(source, mask, target, following, total=total)
+
+        return loss
+
+    return loss_at
 
 
 def translate(model, tokenizer, asked, beams, workers, size=100):
@@ -226,10 +223,7 @@ def main(settings):
           f"ones; the longest text has {longest - 2}\nmodel     transformer, {settings.layers} + {settings.layers} layers, width "
           f"{settings.width}: {len(model.flat):,} parameters\nkernels   {cpu.status()}\ntraining  {settings.steps} steps of "
           f"{settings.batch_size} pairs", flush=True)
-    progress = Progress(settings.steps)
-    fit(model, settings, batches(settings, tokenizer, learnt), out or "the run",
-        lambda step, loss, workers: progress.update(step, f"loss {loss:.4f}"))
-    progress.close()
+    fit(model, settings, batches(settings, tokenizer, learnt))
     results = {"steps": settings.steps, "seed": settings.seed, "parameters": len(model.flat), "learnt": len(learnt),
                "held_out": len(held_out), "beams": settings.beams, "kernels": cpu.status()}
     with Workers(model, settings.workers) as workers:

@@ -11,8 +11,8 @@ import copy
 
 import numpy as np
 
-from .ops import (attention, cached_attention, concatenate, dropout, embedding, fold_in, gelu, layer_norm, linear,
-                  linear_each, mlp)
+from .ops import (attention, cached_attention, concatenate, conv2d, dropout, embedding, fold_in, gelu, layer_norm,
+                  linear, linear_each, mlp)
 from .tensor import Tensor, recording
 
 GROUPS = "matrices", "embeddings", "vectors", "frozen"      # the order in which parameters lie in the flat block
@@ -156,6 +156,21 @@ def each_of(x, *layers):
         return [layer(x) for layer in layers]
     return [Tensor(y) for y in read(x.data, layers)]
 
+
+
+class Conv2d(Module):
+    """A window of size x size pixels that slides over images: (B, H, W, n_in) -> (B, H', W', n_out) (ops/conv2d.py).
+
+    The weights are kept as the matrix that they are, from patches to channels, so that optimizers treat them as one.
+    """
+
+    def __init__(self, rng, n_in, n_out, size, stride=1, padding=0, std=0.02):
+        self.shape, self.stride, self.padding = (size, size, n_in, n_out), stride, padding
+        self.w = Parameter(std * rng.standard_normal((size * size * n_in, n_out), np.float32), "matrices")
+        self.b = Parameter(np.zeros(n_out), "vectors")
+
+    def forward(self, x):
+        return conv2d(x, self.w.reshape(*self.shape), self.b, stride=self.stride, padding=self.padding)
 
 
 class Embedding(Module):

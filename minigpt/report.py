@@ -96,19 +96,38 @@ class Progress:
             self.bar.close()
 
 
-def plot_losses(folder, title, lines=None, unit="character"):
-    """loss.png from metrics.jsonl: losses over tokens. Returns None, or a sentence that says why there is none.
-
-    lines: {label: loss}, other models' losses to compare with, drawn across. unit: what a token is.
-    """
+def save_picture(path, size, draw):
+    """A PNG file of `size` inches (across, down), drawn by draw(figure) on a figure of matplotlib's. Returns None, or a
+    sentence that says why there is none."""
+    name = Path(path).name
     try:
         import matplotlib
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
     except ImportError:
-        return "no loss.png: pip install matplotlib to get it"
-    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+        return f"no {name}: pip install matplotlib to get it"
+    figure = plt.figure(figsize=size, constrained_layout=True)
+    try:
+        draw(figure)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        return f"no {name}: it can't be written ({error.strerror})"
+    finally:
+        plt.close(figure)
+    return None
+
+
+def plot_losses(folder, title, lines=None, unit="character"):
+    """loss.png from metrics.jsonl: losses over tokens. Returns None, or a sentence that says why there is none.
+
+    lines: {label: loss}, other models' losses to compare with, drawn across. unit: what a token is.
+    """
     million = [(r["tokens"] / 1e6, r) for r in read_metrics(Path(folder) / "metrics.jsonl")]
+    return save_picture(Path(folder) / "loss.png", (7, 4.5), lambda figure: draw_losses(figure, million, title, lines, unit))
+
+
+def draw_losses(figure, million, title, lines, unit):
+    axes = figure.add_subplot()
     axes.plot([x for x, r in million], [r["train_loss"] for x, r in million], color="0.7", lw=0.8, label="training")
     seen = [(x, r["val_loss"]) for x, r in million if r["val_loss"] is not None]
     axes.plot([x for x, _ in seen], [y for _, y in seen], "o-", ms=3, label="validation")
@@ -124,10 +143,3 @@ def plot_losses(folder, title, lines=None, unit="character"):
     axes.set(xlabel="training tokens seen, million", ylabel=f"loss, nats a {unit}")
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(Path(folder) / "loss.png", dpi=120)
-    except OSError as error:
-        return f"no loss.png: it can't be written ({error.strerror})"
-    finally:
-        plt.close(figure)
-    return None

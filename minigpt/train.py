@@ -185,30 +185,37 @@ def update(workers, optimizer, x, y, settings, step, lr):
     def loss(model, part):
         return model.training_loss(x[part], y[part], None if seeds is None else seeds[part], total=total)
 
+    return descend(workers, optimizer, loss, B, settings, lr)
+
+
+def descend(workers, optimizer, loss, B, settings, lr):
+    """One update from loss(model, part), the share that a part, a slice of the batch's B examples, has in the mean loss.
+
+    Returns this mean, and the norm of its gradient.
+    """
     size = micro_batch_size(settings, workers.total, workers.ranks.size)
-    return descend(workers, optimizer, loss, [slice(i, i + size) for i in range(0, B, size)], lr, settings.clip)
-
-
-def descend(workers, optimizer, loss, micro_batches, lr, clip=math.inf):
-    """One update from the sum of loss(model, micro_batch), a scalar Tensor, over the micro-batches: the sum, and the norm of
-    its gradient."""
-    total = workers.gradient(loss, micro_batches)
-    norm = optimizer.step(lr, clip, workers.map) if math.isfinite(total) else math.nan
+    total = workers.gradient(loss, [slice(i, min(i + size, B)) for i in range(0, B, size)])
+    norm = optimizer.step(lr, settings.clip, workers.map) if math.isfinite(total) else math.nan
     return total, norm
 
 
-def fit(model, settings, draw, out, after=lambda step, loss, workers: None):
-    """Train a model on anything that gives a loss: settings.steps updates.
+def fit(model, settings, loss_at):
+    """Train a model on anything, not on texts alone, for settings.steps. Nothing is kept but the model itself.
 
-    draw(step) returns (loss, micro_batches) as `descend` takes them. after(step, loss, workers) is called behind each step.
-    Raises UserError where the loss is no longer finite; `out` is for its message.
+    loss_at(step) draws a step's batch of settings.batch_size examples and returns its loss(model, part), as `descend` has it.
+    Returns the mean of the last settings.log_every losses. Raises UserError where a loss is no longer finite.
     """
-    optimizer = make_optimizer(model.flat, settings)
+    optimizer, progress = make_optimizer(model.flat, settings), Progress(settings.steps)
+    recent = deque(maxlen=settings.log_every)
     with Workers(model, settings.workers) as workers, np.errstate(over="ignore", invalid="ignore"):
         for step in range(settings.steps):
-            loss, norm = descend(workers, optimizer, *draw(step), learning_rate(settings, step), settings.clip)
-            check_finite(out, step + 1, {"loss": loss, "norm of the gradient": norm})
-            after(step + 1, loss, workers)
+            lr = learning_rate(settings, step)
+            loss, norm = descend(workers, optimizer, loss_at(step), settings.batch_size, settings, lr)
+            check_finite(None, step + 1, {"loss": loss, "norm of the gradient": norm})
+            recent.append(loss)
+            progress.update(step + 1, f"loss {sum(recent) / len(recent):.4f}")
+    progress.close()
+    return sum(recent) / len(recent)
 
 
 def micro_batch_size(settings, workers, ranks=1):
@@ -247,10 +254,13 @@ def loss_of(model, ids):
 
 
 def check_finite(out, step, numbers):
-    """Raise UserError where one of the numbers, by name, is inf or nan: before the parameters are saved."""
+    """Raise UserError where one of the numbers, by name, is inf or nan: before the parameters are saved.
+
+    out: the folder of the run's checkpoints, or None for a run that keeps none.
+    """
     wrong = [f"the {name} was {value}" for name, value in numbers.items() if not math.isfinite(value)]
     if wrong:
-        saved = next((name for name in ("latest", "best") if (Path(out) / name).exists()), None)
+        saved = next((name for name in ("latest", "best") if out is not None and (Path(out) / name).exists()), None)
         kept = f"the last good checkpoint is {Path(out) / saved}" if saved else "no checkpoint was saved yet"
         raise UserError(f"at step {step} {' and '.join(wrong)}: training stopped, {kept}; a lower --learning-rate or a "
                         "longer --warm-up usually helps")

@@ -146,6 +146,16 @@ def linear_inputs(draw):
 
 
 @st.composite
+def conv2d_inputs(draw):
+    stride, padding, I, O = draw(st.integers(1, 3)), draw(st.integers(0, 2)), draw(size), draw(size)
+    K, L = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    H, W = (draw(st.integers(max(1, n - 2 * padding), 6)) for n in (K, L))
+    b = draw(st.one_of(st.none(), floats((O,))))
+    arrays = draw(floats((draw(st.integers(1, 3)), H, W, I))), draw(floats((K, L, I, O))), b
+    return arrays, {"stride": stride, "padding": padding}
+
+
+@st.composite
 def cross_entropy_inputs(draw):
     logits, ignored = draw(rows()), draw(st.sampled_from([-1, -100, 2]))
     target = st.one_of(st.integers(0, logits.shape[-1] - 1), st.just(ignored))
@@ -210,7 +220,8 @@ INPUTS = {
     "gelu": of_one(st.floats(-8, 8), approximate=st.booleans()),
     "reshape": reshape_inputs(), "transpose": transpose_inputs(), "getitem": getitem_inputs(),
     "concatenate": concatenate_inputs(), "sum": reduce_inputs(), "mean": reduce_inputs(),
-    "matmul": matmul_inputs(), "linear": linear_inputs(), "mlp": mlp_inputs(), "embedding": embedding_inputs(),
+    "matmul": matmul_inputs(), "linear": linear_inputs(), "mlp": mlp_inputs(), "conv2d": conv2d_inputs(),
+    "embedding": embedding_inputs(),
     "softmax": st.tuples(st.tuples(rows()), st.just({})), "log_softmax": st.tuples(st.tuples(rows()), st.just({})),
     "cross_entropy": cross_entropy_inputs(), "layer_norm": layer_norm_inputs(), "dropout": dropout_inputs(),
     "rms_norm": rms_norm_inputs(), "rotary": rotary_inputs(), "relu_squared": of_one(not_near_zero),

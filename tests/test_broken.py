@@ -45,6 +45,9 @@ BROKEN = {                                          # operation: (true text, bro
                ("unbroadcast(da, a.shape)", "da"), ("unbroadcast(db, b.shape)", "db")],
     "linear": [("dy @ (w if", "-dy @ (w if"), ("rows.T @ dy", "2 * rows.T @ dy"), ("dy.T @ rows", "2 * dy.T @ rows"),
                ("dy.sum(0)", "dy.mean(0)")],
+    "conv2d": [("padding).T @ dy", "padding).T @ -dy"), ("dy.sum(0)", "dy.mean(0)"), ("wide[place] +=", "wide[place] ="),
+               ("dp[:, :, :, n]", "dp[:, :, :, -1 - n]"), ("(dy @ w_matrix.T)", "(-dy @ w_matrix.T)"),
+               ("dw = patches(x, w, stride, padding)", "dw = patches(0 * x, w, stride, padding)")],
     "gelu": [("phi + x * slope", "phi + slope"), ("phi + x * slope", "phi"), ("phi * (1 - phi) * 2", "phi * (1 - phi)"),
              ("3 * 0.044715", "0.044715"), ("(-0.5 * x * x)", "(-x * x)"), ("/ (2 * np.pi) ** 0.5", "/ np.pi ** 0.5")],
     "softmax": [("- (p * dp).sum(-1, keepdims=True)", ""), ("(p * (dp", "((dp"), ("(p * dp).sum", "dp.sum")],
@@ -86,6 +89,7 @@ BROKEN_HELPERS = [                                  # operation to see it by, he
     ("add", "unbroadcast", "dy.sum(tuple(range(dy.ndim - len(shape))))", "dy.mean(tuple(range(dy.ndim - len(shape))))"),
     ("sum", "copy_back", "np.broadcast_to(dy.reshape(kept), shape)", "np.broadcast_to(dy.ravel()[0], shape)"),
     ("dropout", "scaled_mask", "* (1 / (1 - p))", ""),
+    ("conv2d", "places", "slice(l, l + stride * (across - 1) + 1, stride)", "slice(0, stride * (across - 1) + 1, stride)"),
     ("gelu", "erf", "np.exp(-z * z)", "np.exp(-z)"),
 ]
 

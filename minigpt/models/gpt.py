@@ -41,9 +41,9 @@ class GPTConfig:
         return V * C + T * C + self.layers * block + norm
 
 
-def check_shape(config):
-    """Raise UserError for a shape that no GPT can have."""
-    check_sizes(config, "vocabulary_size", "context", "layers", "heads", "width")
+def check_shape(config, sizes=("vocabulary_size", "context")):
+    """Raise UserError for a shape that no Transformer can have; `sizes` are fields that must be positive, beside the usual."""
+    check_sizes(config, *sizes, "layers", "heads", "width")
     if config.width % config.heads:
         raise UserError(f"a width of {config.width} can't be divided among {config.heads} heads: choose a multiple of "
                         f"{config.heads}")

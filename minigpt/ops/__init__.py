@@ -13,11 +13,12 @@ The letters, here and in every kernel:
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
 elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention, philox,
 dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared, experts; for generating, cached_attention and
-quantized_linear; for learning from what people prefer, log_probability; and what was before attention: rnn, lstm.
+quantized_linear; for learning from what people prefer, log_probability; and what was before attention: rnn, lstm, conv2d.
 """
 from .adamw import adamw_step, gradient_norm
 from .attention import attention
 from .cached_attention import cached_attention
+from .conv2d import conv2d
 from .cross_entropy import cross_entropy
 from .dropout import dropout
 from .elementwise import (add, clip, divide, exp, log, maximum, minimum, multiply, power, relu, sigmoid,
@@ -41,9 +42,9 @@ from .rotary import rotary
 from .shape import concatenate, getitem, reshape, transpose
 from .softmax import log_softmax, softmax
 
-__all__ = ["adamw_step", "add", "attention", "cached_attention", "clip", "concatenate", "cross_entropy", "divide",
-           "dropout", "embedding", "entropy", "exp", "experts", "fold_in", "gelu", "getitem", "gradient_norm",
-           "layer_norm", "linear", "linear_each", "log", "log_probability", "log_softmax", "lstm", "matmul",
-           "maximum", "mean", "minimum", "mlp", "multiply", "power", "quantized_linear", "quantized_linear_each",
-           "relu", "relu_squared", "reshape", "rms_norm", "rnn", "rotary", "sigmoid", "softmax", "softplus",
-           "subtract", "sum", "tanh", "transpose"]
+__all__ = ["adamw_step", "add", "attention", "cached_attention", "clip", "concatenate", "conv2d", "cross_entropy",
+           "divide", "dropout", "embedding", "entropy", "exp", "experts", "fold_in", "gelu", "getitem",
+           "gradient_norm", "layer_norm", "linear", "linear_each", "log", "log_probability", "log_softmax", "lstm",
+           "matmul", "maximum", "mean", "minimum", "mlp", "multiply", "power", "quantized_linear",
+           "quantized_linear_each", "relu", "relu_squared", "reshape", "rms_norm", "rnn", "rotary", "sigmoid",
+           "softmax", "softplus", "subtract", "sum", "tanh", "transpose"]
