@@ -150,7 +150,7 @@ def padded(tokenizer, texts, context):
 
 # ---- the ways ----
 
-def train_classifier(model, settings, rate, tokenizer, learnt, out):
+def train_classifier(model, settings, rate, tokenizer, learnt):
     """Train on labelled texts, drawn from (seed, step)."""
     settings = replace(settings, learning_rate=rate, last_learning_rate=rate / 50)
     total = settings.batch_size
@@ -228,17 +228,17 @@ def body(gpt, settings, seed=None):
     return copy
 
 
-def ways(gpt, settings, tokenizer, learnt, asked, classes, out):
+def ways(gpt, settings, tokenizer, learnt, asked, classes):
     """(name, accuracy) for each way to use these labels."""
     def classifier(fresh=False):
         return Classifier(body(gpt, settings, settings.seed + 1 if fresh else None), classes, settings.seed)
 
     def score(model, rate):
-        return accuracy(train_classifier(model, settings, rate, tokenizer, learnt, out), settings, tokenizer, asked)
+        return accuracy(train_classifier(model, settings, rate, tokenizer, learnt), settings, tokenizer, asked)
 
     yield "fine-tuned", score(classifier(), settings.learning_rate)
     lora = add_lora(classifier(), settings.rank, trained=("head",), seed=settings.seed)
-    train_classifier(lora, settings, settings.lora_rate, tokenizer, learnt, out)
+    train_classifier(lora, settings, settings.lora_rate, tokenizer, learnt)
     yield "LoRA", accuracy(merge_lora(lora), settings, tokenizer, asked)
     yield "scratch", max(score(classifier(fresh=True), rate) for rate in SCRATCH_RATES)
     yield "naive Bayes", max(naive_bayes(learnt, asked, classes, tokenizer, n, settings.context) for n in SIZES)
@@ -266,7 +266,7 @@ def main(settings):
         number = max(len(classes), round(share * len(order)))
         if not any(run["share"] == share for run in runs):
             some = learnt.some(order[:number])
-            found = dict(ways(gpt, settings, tokenizer, some, asked, len(classes), out))
+            found = dict(ways(gpt, settings, tokenizer, some, asked, len(classes)))
             runs.append({"labels": number, "share": share, "accuracy": found})
             write_results(out, results | {"runs": runs})
         found = next(run for run in runs if run["share"] == share)["accuracy"]

@@ -24,7 +24,6 @@ import re
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from minigpt import checkpoint, device
