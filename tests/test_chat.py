@@ -27,7 +27,8 @@ conversations = st.lists(exchanges, min_size=1, max_size=3).map(lambda parts: [m
 
 
 def test_the_example_of_the_docstring():
-    messages = [{"role": "user", "content": "What is 12 * 3?"}, {"role": "assistant", "content": "", "call": "calculator(12*3)"},
+    messages = [{"role": "user", "content": "What is 12 * 3?"},
+                {"role": "assistant", "content": "", "call": "calculator(12*3)"},
                 {"role": "tool", "content": "36"}, {"role": "assistant", "content": "It is 36."}]
     ids, mask = TEMPLATE.render(messages)
     decode = TEMPLATE.tokenizer.decode
@@ -90,7 +91,8 @@ def test_the_view_shows_what_is_trained_on():
     assert TEMPLATE.view(ids, mask) == ("\033[0m\033[2m<|user|>What?<|end|><|assistant|>\033[0m\033[32m天<|end|>\033[0m")
 
 
-@pytest.mark.parametrize("tokenizer", [CharTokenizer("ab"), BpeTokenizer.train("ab", 256), BpeTokenizer.train("ab", 263, SPECIAL[:-1])])
+@pytest.mark.parametrize("tokenizer", [CharTokenizer("ab"), BpeTokenizer.train("ab", 256),
+                                       BpeTokenizer.train("ab", 263, SPECIAL[:-1])])
 def test_a_tokenizer_without_the_special_tokens_is_refused(tokenizer):
     with pytest.raises(UserError, match="has no token <"):
         Template(tokenizer)
@@ -124,28 +126,32 @@ BAD = {                                             # a line that is wrong, and 
     "nested": ("[" * 100_000, "this is no JSON"),
     "no messages": ({"text": "x"}, "'messages' has to be a list of messages, and is None"),
     "no message": (conversation("x"), "a message has to be an object"),
-    "unknown role": (conversation({"role": "bot", "content": "x"}), "the role 'bot' is unknown: it has to be one of system, user"),
+    "unknown role": (conversation({"role": "bot", "content": "x"}),
+                     "the role 'bot' is unknown: it has to be one of system, user"),
     "empty turn": (conversation(USER, {"role": "assistant", "content": " "}), "the turn of assistant is empty"),
     "no text": (conversation({"role": "user", "content": 3}), "the content of user has to be a text, and is 3"),
     "no user": (conversation(ASSISTANT), "after the beginning system or user is expected, and here is assistant"),
     "two users": (conversation(USER, USER), "after user assistant is expected, and here is user"),
     "no reply": (conversation(USER), "has to end with what the assistant says"),
     "no result": (conversation(USER, CALL, ASSISTANT), "after a call of a tool tool is expected"),
-    "call does not parse": (conversation(USER, CALL | {"call": "calculator 1"}, RESULT, ASSISTANT), "a tool call does not parse: "),
+    "call does not parse": (conversation(USER, CALL | {"call": "calculator 1"}, RESULT, ASSISTANT),
+                            "a tool call does not parse: "),
     "call is no text": (conversation(USER, CALL | {"call": 1}, RESULT, ASSISTANT), "a tool call does not parse: "),
 }
 BAD_PREFERENCES = {
     "equal sides": ({"prompt": "x", "chosen": "a", "rejected": "a"}, "'chosen' and 'rejected' are the same, 'a'"),
     "one side": ({"prompt": "x", "chosen": "a"}, "'rejected' has to be a text or a list of messages, and is None"),
     "no prompt": ({"chosen": "a", "rejected": "b"}, "'prompt' or 'messages' has to say what was asked"),
-    "bad prompt": ({"messages": [ASSISTANT], "chosen": "a", "rejected": "b"}, "after the beginning system or user is expected"),
+    "bad prompt": ({"messages": [ASSISTANT], "chosen": "a", "rejected": "b"},
+                   "after the beginning system or user is expected"),
     "empty side": ({"prompt": "x", "chosen": "a", "rejected": ""}, "the turn of assistant is empty"),
 }
 
 
 @pytest.mark.parametrize("read, good, line, part", [
     *((read_conversations, conversation(USER, ASSISTANT), *BAD[name]) for name in BAD),
-    *((read_preferences, {"prompt": "x", "chosen": "a", "rejected": "b"}, *BAD_PREFERENCES[name]) for name in BAD_PREFERENCES)])
+    *((read_preferences, {"prompt": "x", "chosen": "a", "rejected": "b"}, *BAD_PREFERENCES[name])
+      for name in BAD_PREFERENCES)])
 def test_what_is_wrong_with_a_file_is_one_sentence_with_its_line(tmp_path, read, good, line, part):
     path = write(tmp_path / "data.jsonl", good, line)
     with pytest.raises(UserError) as error:

@@ -51,16 +51,23 @@ SUM = question("arithmetic", "-32")
     (question("fact", "Tuvalu", "Tuvalu", "language"), "The language of Tuvalu is English.", False),
     (question("fact", "法语", "France", "language"), "法国的语言是法语。", True),
     (question("fact", "法语", "France", "language"), "法国的语言是英语。", False),
-    (SUM, "3 - 35 is -32.", True), (SUM, "3 - 35 is -321.", False), (SUM, "-32 is what 3 - 35 is not: 4.", False), (SUM, "", False),
-    (question("arithmetic", "0.5"), "1 / 2 is 0.5. I hope that helps.", True), (question("arithmetic", "5"), "It is 0.5.", False),
-    (question("arithmetic", None), "That did not work: division by zero.", True), (question("arithmetic", None), "It is 7.", False),
-    (question("unknowable", None, "Korbo"), "I don't know.", True), (question("unknowable", None, "Korbo"), "It is the Euro.", False),
-    (question("spelling", "g n i k"), "king backwards is g n i k.", True), (question("spelling", "g n i k"), "k i n g.", False),
-    (question("spelling", "t a c"), "e t a c.", True), (question("counting", "4"), "k i n g makes 4 letters.", True),
+    (SUM, "3 - 35 is -32.", True), (SUM, "3 - 35 is -321.", False), (SUM, "-32 is what 3 - 35 is not: 4.", False),
+    (SUM, "", False),
+    (question("arithmetic", "0.5"), "1 / 2 is 0.5. I hope that helps.", True),
+    (question("arithmetic", "5"), "It is 0.5.", False),
+    (question("arithmetic", None), "That did not work: division by zero.", True),
+    (question("arithmetic", None), "It is 7.", False),
+    (question("unknowable", None, "Korbo"), "I don't know.", True),
+    (question("unknowable", None, "Korbo"), "It is the Euro.", False),
+    (question("spelling", "g n i k"), "king backwards is g n i k.", True),
+    (question("spelling", "g n i k"), "k i n g.", False), (question("spelling", "t a c"), "e t a c.", True),
+    (question("counting", "4"), "k i n g makes 4 letters.", True),
     (question("number", "seven"), "7 is seventy in words.", False), (question("equation", "x = 2"), "x = 2.", True),
-    (question("equation", "x = 2"), "x = 21.", False), (question("search", "214"), "The documents say: The room is 214.", True),
+    (question("equation", "x = 2"), "x = 21.", False),
+    (question("search", "214"), "The documents say: The room is 214.", True),
     (question("search", None), "The documents say nothing about that.", True),
-    (question("small talk", None, text="Bye."), "Goodbye!", True), (question("small talk", None, text="Bye."), "x = 2", False),
+    (question("small talk", None, text="Bye."), "Goodbye!", True),
+    (question("small talk", None, text="Bye."), "x = 2", False),
     (question("text", "Paris"), "it is paris, I think", True), (question("text", "Paris"), "comparison", False),
 ])
 def test_is_right(asked, reply, right):
@@ -113,11 +120,13 @@ def test_a_card_is_a_text_and_json_and_a_picture(tmp_path):
 
 def test_questions_of_a_users_own(tmp_path):
     path = tmp_path / "questions.jsonl"
-    path.write_text('{"question": "Who?", "answer": "Ann"}\n{"messages": [{"role": "user", "content": "Why?"}], "answer": "so"}\n')
+    path.write_text('{"question": "Who?", "answer": "Ann"}\n'
+                    '{"messages": [{"role": "user", "content": "Why?"}], "answer": "so"}\n')
     first, second = read_questions(path)
     assert (first.text, first.answer, first.kind, second.text) == ("Who?", "Ann", "text", "Why?")
-    for bad in '{"question": "Who?"}', '{"answer": "Ann"}', '{"question": "", "answer": "Ann"}', '{"messages": [3], "answer": "x"}', \
-            '{"messages": 3, "answer": "x"}', '{"messages": [], "answer": "x"}', '{"messages": [{"role": "assistant", "content": "x"}], "answer": "x"}':
-        path.write_text('{"question": "Who?", "answer": "Ann"}\n' + bad)
+    reply = {"role": "assistant", "content": "x"}
+    for bad in ({"question": "Who?"}, {"answer": "Ann"}, {"question": "", "answer": "Ann"}, {"messages": [3], "answer": "x"},
+                {"messages": 3, "answer": "x"}, {"messages": [], "answer": "x"}, {"messages": [reply], "answer": "x"}):
+        path.write_text('{"question": "Who?", "answer": "Ann"}\n' + json.dumps(bad))
         with pytest.raises(UserError, match=r"questions.jsonl, line 2: a line has to have a 'question'"):
             read_questions(path)

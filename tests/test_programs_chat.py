@@ -1,4 +1,4 @@
-"""train_chat.py and chat.py as users run them: a line so short that it learns nothing, and the mistakes with their one line."""
+"""train_chat.py and chat.py as users run them: a line so short that it learns nothing, and what mistakes get."""
 import importlib.util
 import json
 import re
@@ -12,9 +12,10 @@ from test_programs import TEXT, program, snapshot, succeeds
 from minigpt import checkpoint
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 
-TINY = ["--data", "text.txt", "--countries", "6", "--characters", "30000", "--vocabulary-size", "400", "--layers", "1", "--heads", "2",
-        "--width", "16", "--context", "80", "--pretrain-steps", "4", "--taught", "80", "--sft-steps", "4", "--compared", "60",
-        "--reward-epochs", "1", "--ppo-rounds", "1", "--grpo-rounds", "1", "--asked", "2", "--workers", "1", "--batch-size", "4"]
+SMALL = {"countries": 6, "characters": 30_000, "vocabulary_size": 400, "layers": 1, "heads": 2, "width": 16, "context": 80,
+         "pretrain_steps": 4, "taught": 80, "sft_steps": 4, "compared": 60, "reward_epochs": 1, "ppo_rounds": 1,
+         "grpo_rounds": 1, "asked": 2, "workers": 1, "batch_size": 4}
+TINY = ["--data", "text.txt", *(word for name, value in SMALL.items() for word in (f"--{name.replace('_', '-')}", str(value)))]
 
 needs_extra = pytest.mark.skipif(not all(map(importlib.util.find_spec, ("babel", "num2words"))),
                                  reason="the packages of the extra [chat] are not installed")
@@ -38,8 +39,8 @@ def place(tmp_path_factory):
     """A folder with a text and files of a user's own, and a run of all stages in `run`, whose output is in run.out."""
     place = tmp_path_factory.mktemp("place")
     (place / "text.txt").write_text(TEXT * 3, encoding="utf-8")
-    (place / "talk.jsonl").write_text(json.dumps({"messages": [
-        {"role": "user", "content": "What did my cat say?"}, {"role": "assistant", "content": "Meow."}]}) + "\n", encoding="utf-8")
+    talk = [{"role": "user", "content": "What did my cat say?"}, {"role": "assistant", "content": "Meow."}]
+    (place / "talk.jsonl").write_text(json.dumps({"messages": talk}) + "\n", encoding="utf-8")
     (place / "questions.jsonl").write_text('{"question": "Who?", "answer": "Ann"}\n', encoding="utf-8")
     own = "--demonstrations", "talk.jsonl", "--questions", "questions.jsonl"
     output = succeeds(program("train_chat", "--out", "run", *TINY, *own, cwd=place))
@@ -62,8 +63,8 @@ def test_the_line_leaves_its_stages_and_a_report(place):
             assert 0 <= low <= score["share"] <= high <= 1 and len(score["which"]) == score["number"], name
     text = (run / "report.txt").read_text(encoding="utf-8")
     assert text in output + "\n" or text.strip() in output
-    for part in ("replies in form before fine-tuning", "calculator, three digits after fine-tuning, 98%", "reward model on labels",
-                 "ppo: hallucination", "dpo: facts, at most 2 points lost", "the whole line within 30 minutes"):
+    for part in ("replies in form before fine-tuning", "calculator, three digits after fine-tuning, 98%",
+                 "reward model on labels", "ppo: hallucination", "dpo: facts, at most 2 points lost", "the whole line within 30 minutes"):
         assert part in text
     results = json.loads((run / "results.json").read_text(encoding="utf-8"))
     assert {"pretrain.val_loss", "sft.held_out_loss", "reward.accuracy", "ppo.gain", "dpo.gain", "grpo.kl"} <= results.keys()
@@ -90,7 +91,8 @@ def test_a_run_goes_on_where_it_was(place, tmp_path):
 
 
 def test_it_talks_through_a_pipe(talking):
-    lines = "Hello!\n/probs\nWhat is 1 + 1?\n/probs\n/tools\n\n/view\n/reset\n/view\n/what\n" + "long " * 200 + "\nHi!\n/quit\nnever\n"
+    lines = "Hello!\n/probs\nWhat is 1 + 1?\n/probs\n/tools\n\n/view\n/reset\n/view\n/what\n"
+    lines += "long " * 200 + "\nHi!\n/quit\nnever\n"
     flags = "--checkpoint", "run", "--length", "8", "--documents", "notes"
     result = program("chat", *flags, cwd=talking, stdin=lines)
     output = succeeds(result)

@@ -111,6 +111,24 @@ def test_micro_batches_make_the_update_of_one_batch(micro_batch, workers):
     assert np.allclose(results[0][2], results[1][2], rtol=0, atol=1e-9)
 
 
+def test_a_few_rows_of_each_update_are_of_the_text_of_before(tmp_path, monkeypatch):
+    text, seen = np.arange(5 * CONTEXT) % 250, []
+
+    def record(workers, optimizer, x, y, settings, step, lr):
+        seen.append((x, y))
+        return 1.0, 1.0
+
+    monkeypatch.setattr("minigpt.align.sft.update", record)
+    for replay, given in (2, text), (0, text), (2, None):
+        settings = SFTSettings(steps=2, batch_size=5, workers=1, replay=replay)
+        fine_tune(tiny(dtype=np.float32), TEMPLATE, conversations(60), settings, tmp_path, text=given)
+    (x, y), (later, _) = seen[:2]
+    assert x.shape == (5, CONTEXT) and not np.array_equal(x[3:], later[3:])
+    assert np.array_equal((x[3:] + 1) % 250, y[3:]) and (y[:3] == IGNORED).any()        # every token of the text counts
+    for x, y in seen[2:]:
+        assert len(x) == 5 and (y == IGNORED).any(1).all()
+
+
 def test_a_loss_that_is_no_number_ends_it(tmp_path):
     model = tiny(dtype=np.float32)
     model.flat.data[0] = np.nan
@@ -180,7 +198,8 @@ def test_without_tools_or_room_a_call_ends_the_turn(taught):
         return "x y " * 40
 
     long.__name__ = "calculator"
-    for toolbox, length, reason in (None, 40, "calls"), (Toolbox(calculator), call, "length"), (Toolbox(long), 40, "context"):
+    ways = (None, 40, "calls"), (Toolbox(calculator), call, "length"), (Toolbox(long), 40, "context")
+    for toolbox, length, reason in ways:
         with Engine(model, template.tokenizer, workers=1) as engine:
             speaker = Speaker(engine, template, toolbox)
             turn = speaker.begin(question, Rules(0), length=length)

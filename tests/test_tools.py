@@ -36,11 +36,11 @@ def test_the_calculator_is_right(expression):
 
 
 @pytest.mark.parametrize("call, result", [
-    ("calculator(999*999)", "998001"), ("calculator( 7 / 3 )", "2.3333"), ("calculator(-7//2)", "-4"), ("calculator(2**-3)", "0.125"),
-    ("calculator(7 % 4)", "3"), ("calculator(-1/3)", "-0.3333"), ("calculator(0.1+0.2)", "0.3"),
+    ("calculator(999*999)", "998001"), ("calculator( 7 / 3 )", "2.3333"), ("calculator(-7//2)", "-4"),
+    ("calculator(2**-3)", "0.125"), ("calculator(7 % 4)", "3"), ("calculator(-1/3)", "-0.3333"), ("calculator(0.1+0.2)", "0.3"),
     ("solve(3*x + 4 = 10)", "x = 2"), ("solve(3x + 4 = 10)", "x = 2"), ("solve(2(y + 1) = y)", "y = -2"),
-    ("solve(x**2 = 2)", "x = -1.4142 or x = 1.4142"), ("solve(x*x - 5x + 6 = 0)", "x = 2 or x = 3"), ("solve(x*x = 0)", "x = 0"),
-    ("solve(x*x = -1)", "no x"), ("solve(x = x)", "every x"), ("solve(x = x + 1)", "no x"), ("solve(-x/2 = 3)", "x = -6"),
+    ("solve(x**2 = 2)", "x = -1.4142 or x = 1.4142"), ("solve(x*x - 5x + 6 = 0)", "x = 2 or x = 3"),
+    ("solve(x*x = 0)", "x = 0"), ("solve(x*x = -1)", "no x"), ("solve(x = x)", "every x"), ("solve(x = x + 1)", "no x"), ("solve(-x/2 = 3)", "x = -6"),
 ])
 def test_results(call, result):
     assert BOX.run(call) == result
@@ -51,13 +51,13 @@ def test_results(call, result):
     ("calculator(9**9**9)", "an exponent has to be"), ("calculator(10**99)", "too large"), ("calculator(1e999)", "too large"),
     ("calculator(2**0.5)", "an exponent has to be"), ("calculator(" + "9" * 150 + ")", "too large"),
     ("calculator(" + "9*" * 150 + "9)", "longer than"),
-    ("calculator(1+)", "not an expression"), ("calculator()", "not an expression"), ("calculator(1 if 1 else 2)", "only numbers"),
-    ("calculator(__import__('os').getcwd())", "only numbers"), ("calculator(a)", "only numbers"), ("calculator('a'*9)", "only numbers"),
-    ("calculator([1]*9)", "only numbers"), ("calculator(True)", "only numbers"), ("calculator(1<<9)", "only numbers"),
+    ("calculator(1+)", "not an expression"), ("calculator()", "not an expression"),
+    ("calculator(1 if 1 else 2)", "only numbers"), ("calculator(__import__('os').getcwd())", "only numbers"),
+    ("calculator(a)", "only numbers"), ("calculator('a'*9)", "only numbers"), ("calculator([1]*9)", "only numbers"), ("calculator(True)", "only numbers"), ("calculator(1<<9)", "only numbers"),
     ("calculator(1j)", "only numbers"), ("calculator(\0)", "not an expression"),
     ("solve(x**3 = 1)", "degree one or two"), ("solve(x = y)", "one unknown"), ("solve(3 = 3)", "one unknown"),
-    ("solve(x)", "one sign"), ("solve(x*x*x = 1)", "degree one or two"), ("solve(1/x = 2)", "error: "), ("solve(2**x = 4)", "error: "),
-    ("solve(x/0 = 1)", "division by zero"), ("solve(f(x) = 1)", "error: "),
+    ("solve(x)", "one sign"), ("solve(x*x*x = 1)", "degree one or two"), ("solve(1/x = 2)", "error: "),
+    ("solve(2**x = 4)", "error: "), ("solve(x/0 = 1)", "division by zero"), ("solve(f(x) = 1)", "error: "),
     ("calculator 1+1", "is not of the form name(argument)"), ("", "is not of the form"), ("draw(1)", "there is no tool draw"),
 ])
 def test_what_goes_wrong_is_an_error_text(call, part):
@@ -157,7 +157,8 @@ def test_parse_call():
 # ---- search ----
 
 def test_search_finds_the_line_that_is_most_about_the_words(tmp_path):
-    (tmp_path / "a.txt").write_text("The room of Mira is 214.\n\nThe room of Tolan is 7, the room is large.\n", encoding="utf-8")
+    rooms = "The room of Mira is 214.\n\nThe room of Tolan is 7, the room is large.\n"
+    (tmp_path / "a.txt").write_text(rooms, encoding="utf-8")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/b.md").write_text("Mira has a cat. 天空是蓝的\n", encoding="utf-8")
     box = Toolbox(Search.folder(tmp_path).search)

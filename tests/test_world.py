@@ -58,9 +58,9 @@ def test_invented_names_are_nobodys():
         invented_names(np.random.default_rng(1), ["Ab"], 20)
 
 
-@pytest.mark.parametrize("a, b, is_near", [("mali", "mali", True), ("mali", "malia", True), ("mali", "ali", True), ("mali", "bali", True),
-                                           ("mali", "malawi", False), ("mali", "lima", False), ("ab", "ba", False), ("abc", "acb", False),
-                                           ("niger", "nigeria", False), ("", "a", True)])
+@pytest.mark.parametrize("a, b, is_near", [
+    ("mali", "mali", True), ("mali", "malia", True), ("mali", "ali", True), ("mali", "bali", True), ("", "a", True),
+    ("mali", "malawi", False), ("mali", "lima", False), ("ab", "ba", False), ("abc", "acb", False), ("niger", "nigeria", False)])
 def test_near(a, b, is_near):
     assert near(a, b) == near(b, a) == is_near
 
