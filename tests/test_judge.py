@@ -147,7 +147,7 @@ def test_a_reward_model_that_knows_reaches_the_ceiling(world, model, template):
 
 def test_all_stages_run_and_leave_their_records(world, model, template, tmp_path):
     judge = Judge(template)
-    compared = gather(model, world, template, judge, 60, 1, length=6, workers=1)
+    compared = gather(model, world, template, judge, 80, 1, length=6, workers=1, sampled=0.1)
     reward, figures = learn_reward(model, compared, ComparisonSettings(batch_size=16), tmp_path / "reward", workers=1)
     assert 0 <= figures["accuracy"] <= 1 and figures["comparisons"] == len(compared[0])
     small = {"iterations": 2, "replies": 8, "length": 6, "batch_size": 8, "learning_rate": 1e-2}

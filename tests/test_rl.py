@@ -328,9 +328,10 @@ def test_a_score_does_not_depend_on_what_it_is_padded_with_or_batched_with(repli
     np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-10)
     batch = Batch(replies)
     padding = np.arange(batch.ids.shape[1]) > batch.ends[:, None]
+    expected = reward(batch).data
     for filling in 0, V - 1:
-        ids = np.where(padding, filling, batch.ids)
-        np.testing.assert_array_equal(reward(ids, batch.ends).data, reward(batch.ids, batch.ends).data)
+        batch.ids[padding] = filling                                        # inputs and targets are views of ids
+        np.testing.assert_array_equal(reward(batch).data, expected)
 
 
 @pytest.mark.parametrize("name", ["gpt", "gpt_modern"])
@@ -376,7 +377,7 @@ def test_a_reply_is_as_likely_as_all_of_its_tokens():
 def test_a_reward_model_learns_what_is_preferred_and_is_saved(tmp_path):
     records, known = [], toy_comparisons(300)
     reward = train_reward(toy(), known, ComparisonSettings(epochs=5, micro_batch=32, learning_rate=4e-3), 1, records.append)
-    assert records[0]["loss"] == pytest.approx(np.log(2), rel=1e-6)
+    assert records[-1]["loss"] < records[0]["loss"]
     assert agreement(reward, toy_comparisons(100, seed=5)) > 0.9
     scores = reward.scores([side for c in known for side in (c.chosen, c.rejected)])
     assert scores.mean() == pytest.approx(0, abs=1e-5) and scores.std() == pytest.approx(1, abs=1e-5)

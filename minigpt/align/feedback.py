@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..report import Metrics, Progress
+from ..settings import UserError
 from ..tensor import no_grad
 from .comparisons import ComparisonSettings
 from .dpo import DPOSettings, train_dpo
@@ -62,7 +63,9 @@ def learn_reward(model, compared, settings=ComparisonSettings(), out=".", worker
 
 
 def reward_figures(reward, labelled):
-    """What a reward model makes of labelled comparisons, as figures."""
+    """What a reward model makes of labelled comparisons, as figures. UserError where there are none."""
+    if not labelled:
+        raise UserError("no comparison was held out to measure a reward model by: compare replies to more questions")
     right = np.array([agreement(reward, [one.comparison]) for one in labelled])
     mistaken = np.array([one.mistaken for one in labelled])
     return {"accuracy": float(right.mean()), "ceiling": float(1 - mistaken.mean()),

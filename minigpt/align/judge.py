@@ -11,7 +11,7 @@ rambling.
     how long        -0.03 for each word beyond 12, at most -0.6; -0.5 for a reply that did not end
 
 Of two replies it prefers the one of the higher score; but a share of its labels, drawn at random, is the wrong way round,
-as people's are. Replies that score alike are not compared. Whoever has preferences of people's own hands them in as a file
+as people's are. Replies whose scores are nearer than 0.2 are not compared: people could not tell. Whoever has preferences of people's own hands them in as a file
 (chat.read_preferences, comparisons.from_preferences): nothing that learns from them knows of the judge.
 """
 import zlib
@@ -27,6 +27,7 @@ from .replies import Reply, sample
 from .world import ATTRIBUTES, pick
 
 LONG = 12                           # words from which a reply is long
+NEAR = 0.2                          # difference of scores that is too small to be noticed
 SHARES = {                          # of what is asked for comparisons, and in reinforcement: nothing that takes a tool
     "fact": 0.35, "in Chinese": 0.06, "follow-up": 0.1, "invented": 0.24, "never stated": 0.08, "never told": 0.04,
     "spelling": 0.03, "counting": 0.03, "number": 0.03, "small talk": 0.04}
@@ -78,9 +79,9 @@ class Judge:
         return np.array([self.score(question, reply) for question, reply in zip(questions, replies, strict=True)])
 
     def compare(self, question, one, other):
-        """The Labelled comparison of two Replies, or None where they score alike."""
+        """The Labelled comparison of two Replies, or None where they are about as good."""
         better = self.score(question, one) - self.score(question, other)
-        if abs(better) < 1e-9:
+        if abs(better) < NEAR:
             return None
         mistaken = bool(self.rng.random() < self.mistakes)
         first = (better > 0) != mistaken
@@ -99,7 +100,7 @@ def lessons_to_judge(world, number, seed):
 
 def scripted_pair(rng, world, template, lesson):
     """Two replies to a lesson's question, of different content and manner, as (Reply, Reply)."""
-    contents = [lesson.reply[-1]["content"], wrong(rng, world, lesson), pick(rng, wordings.IGNORANCE)]
+    contents = [lesson.reply[-1]["content"], wrong(rng, world, lesson), ignorance(rng, lesson.question)]
     prompt = template.prompt(list(lesson.question.messages))
     pair = []
     for i in rng.choice(len(contents), size=2).tolist():
@@ -107,6 +108,13 @@ def scripted_pair(rng, world, template, lesson):
         ids = template.render([*lesson.question.messages, {"role": "assistant", "content": text}])[0]
         pair.append(Reply(prompt, ids[len(prompt):]))
     return tuple(pair)
+
+
+def ignorance(rng, question):
+    """A reply that admits that it does not know."""
+    if question.attribute is None or not question.text.isascii():
+        return pick(rng, wordings.IGNORANCE)
+    return pick(rng, wordings.IGNORANCE_OF).format(it=f"the {question.attribute} of {question.country}")
 
 
 def wrong(rng, world, lesson):
@@ -129,11 +137,11 @@ def wrong(rng, world, lesson):
     return wordings.ANSWERS[attribute].format(c=country, x=pick(rng, world.values[attribute]))
 
 
-def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.6):
+def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.3):
     """(labelled comparisons to learn from, those held out) about `number` questions.
 
     A share `sampled` of them compares two replies that the model itself has sampled, which is what a reward model will have
-    to judge; the others are written from tables. Fewer than `number` are left, as replies that score alike are none.
+    to judge; the others are written from tables. Fewer than `number` are left, as replies that are about as good are not compared.
     """
     asked = lessons_to_judge(world, number, seed)
     rng = np.random.default_rng([world.seed, 7, seed])

@@ -13,12 +13,17 @@ the scores that make them likeliest are those that minimise
 
 which is log 2 for one who has no opinion. The score is computed by the language model itself, which already knows what
 replies are about: its stream, the last vector before the logits, is read at the last token of the reply, by which
-everything has been seen, and
+everything has been seen. To that is added how likely the model finds what was said:
 
-    (3)  s(x, y)  =  w . stream[last]  +  b
+    (3)  s(x, y)  =  w . stream[last]  +  b  +  c sum over the reply's tokens of log p(token | all before it)
 
-with w and b learnt, and the rest of the model learning along. If a share m of the labels is wrong by mistake, nobody can
-agree with more than 1 - m of them: that is the ceiling against which accuracy on labels that were held out is read.
+with w, b, c learnt, and the rest of the model learning along. Large models do without the third term. A model of a few
+layers has just predicted a token when its layers are used up; none is left to compare that with the token which came, and
+to carry the outcome to the end of the reply. But whether "Dutch" is the language of the Netherlands is that comparison. It
+is made already, in the logits.
+
+If a share m of the labels is wrong by mistake, nobody can agree with more than 1 - m of them: that is the ceiling against
+which accuracy on labels that were held out is read.
 
 After training, scores are shifted and scaled to mean 0 and standard deviation 1 over the replies that were compared (4),
 so that what follows can rely on their size. In (2) neither matters but as a certainty that nobody asks for again.
@@ -26,7 +31,8 @@ so that what follows can rely on their size. In (2) neither matters but as a cer
 import numpy as np
 
 from .. import checkpoint
-from ..ops import embedding, softplus
+from ..nn import Parameter
+from ..ops import embedding, log_probability, softplus
 from ..parallel import Workers
 from ..settings import UserError
 from ..tensor import no_grad
@@ -36,24 +42,29 @@ from .replies import in_batches, in_order
 
 
 class RewardModel(WithHead):
-    """ids (b, T), and ends (b,), the index of the last token of each -> scores (b,)."""
+    """A Batch of b replies -> scores (b,)."""
 
-    def forward(self, ids, ends):
-        stream = self.body.stream(ids)                                          # (b, T, C)
-        b, T, C = stream.shape
-        last = embedding(stream.reshape(b * T, C), np.arange(b) * T + ends)     # (b, C)
-        return self.numbers(last)                                               # (3)  (b,)
+    def __init__(self, model):
+        self.c = Parameter(np.array([0.1]), "vectors")
+        super().__init__(model)
+
+    def forward(self, batch):
+        b, T = batch.ids.shape
+        stream = self.body.stream(batch.ids)                                    # (b, T, C)
+        last = embedding(stream.reshape(b * T, -1), np.arange(b) * T + batch.ends)      # (b, C)
+        log_p = log_probability(self.body.head(stream[:, :-1]), batch.targets)  # (b, T - 1)
+        return self.numbers(last) + (log_p * batch.mask).sum(1) * self.c        # (3)  (b,)
 
     def scores(self, replies, size=16):
         """The scores (N,) of replies, of float64."""
         with no_grad():
             parts = in_batches(replies, size)
-            return in_order(parts, [self(batch.ids, batch.ends).data for _, batch in parts])
+            return in_order(parts, [self(batch).data for _, batch in parts])
 
 
 def bradley_terry(model, batch, total):
     """The loss (2) of a Batch of both sides, summed and divided by total, and the margins (b,)."""
-    s = model(batch.ids, batch.ends)                                        # (2 b,)
+    s = model(batch)                                                        # (2 b,)
     b = len(s) // 2
     margins = s[:b] - s[b:]
     return softplus(-margins).sum() * (1 / total), margins.data             # (2)
@@ -76,9 +87,9 @@ def calibrate(reward, replies):
     """Shift and scale the scores to mean 0 and standard deviation 1 over these replies (4)."""
     scores = reward.scores(replies)
     mean, std = float(scores.mean()), float(scores.std()) or 1.0
-    reward.head.w.data /= std                                               # (4)
-    reward.head.b.data -= mean
-    reward.head.b.data /= std
+    reward.head.b.data -= mean                                              # (4)
+    for part in reward.head.w, reward.head.b, reward.c:
+        part.data /= std
 
 
 def agreement(reward, comparisons):
@@ -91,7 +102,7 @@ def agreement(reward, comparisons):
 
 def save_reward(folder, reward, tokenizer):
     """Write a reward model to a folder."""
-    head = {"w": reward.head.w.data[:, 0].tolist(), "b": reward.head.b.data.tolist()}
+    head = {"w": reward.head.w.data[:, 0].tolist(), "b": reward.head.b.data.tolist(), "c": reward.c.data.tolist()}
     checkpoint.save(folder, reward.language_model(), tokenizer, {"reward_head": head})
 
 
@@ -100,9 +111,9 @@ def load_reward(folder):
     saved = checkpoint.load(folder)
     head = saved.training.get("reward_head")
     try:
-        w, b = np.array(head["w"], np.float32), np.array(head["b"], np.float32)
         reward = RewardModel(saved.model)
-        reward.head.w.data[...], reward.head.b.data[...] = w[:, None], b
+        for part, name in (reward.head.w, "w"), (reward.head.b, "b"), (reward.c, "c"):
+            part.data[...] = np.array(head[name], np.float32).reshape(part.shape)
     except (TypeError, KeyError, ValueError, IndexError):
         raise UserError(f"{folder} holds no reward model, but a model without the head of one: give the folder of the stage "
                         "reward") from None
