@@ -63,14 +63,14 @@ class Settings:
     preferences: str | None = None  # comparisons of your own, JSON lines, in place of the scripted judge's
     questions: str | None = None    # questions with answers of your own, JSON lines, for the report card
     countries: int | None = None    # how many countries the small world has (none: all there are)
-    characters: int = 8_000_000     # of the text of pre-training
+    characters: int = 12_000_000    # of the text of pre-training
     vocabulary_size: int = 1536     # tokens, those that mark turns included
     layers: int = 4                 # blocks of the GPT
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the residual stream
     context: int = 128              # tokens that the model can look back on
     batch_size: int = 16            # rows in an update, of pre-training and fine-tuning
-    pretrain_steps: int = 2600      # updates of pre-training
+    pretrain_steps: int = 3600      # updates of pre-training
     pretrain_rate: float = 0.03     # its highest learning rate (Muon)
     taught: int = 24_000            # demonstrations that are made
     sft_steps: int = 600            # updates of fine-tuning
