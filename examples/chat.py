@@ -5,7 +5,7 @@
     python examples/chat.py --checkpoint runs/chat --documents notes    with a search over the .txt and .md files in a folder
     echo "What is 123 * 456?" | python examples/chat.py --checkpoint runs/chat
 
-It writes as it goes; when it calls a tool, the call and the result are shown as [calculator(123*456) = 56088]. Lines that
+It writes as it goes; when it calls a tool, the call and the result are shown as [calculator(123*456): 56088]. Lines that
 begin with a stroke are for the program:
 
     /probs      from here on, show beside each token the ones that were likeliest in its place; again: no longer
@@ -75,7 +75,7 @@ class Chat:
     def shorten(self, messages):
         """Take away the oldest exchanges, in place, until the rest leaves room for a reply. Returns how many messages."""
         engine = self.speaker.engine
-        forgotten, room = 0, engine.context - min(self.settings.length, engine.context // 3)
+        forgotten, room = 0, engine.context - min(self.settings.length, engine.context // 4)
         while len(messages) > 1 and len(self.template.prompt(messages)) > room:
             second = next((i for i, m in enumerate(messages) if i and m["role"] == "user"), len(messages) - 1)
             del messages[:second]
@@ -121,7 +121,7 @@ class Chat:
 
 def show_result(turn, call, result):
     """A tool has run."""
-    sys.stdout.write(f"[{call} = {result}] ")
+    sys.stdout.write(f"[{call}: {result}] ")
     sys.stdout.flush()
 
 

@@ -5,6 +5,7 @@
     python examples/train_chat.py --stage sft               one stage; what it builds on has to be there already
     python examples/train_chat.py --data my.txt             prose of your own in place of Shakespeare
     python examples/train_chat.py --demonstrations my.jsonl --preferences my_preferences.jsonl
+    python examples/train_chat.py --stage report --questions my.jsonl       all stages, asked what you want to know
 
     pretrain    a GPT learns to continue a text: Shakespeare, and plain statements about a small world (align/world.py)
     sft         it learns to answer, from demonstrations (align/sft.py)
@@ -61,14 +62,14 @@ class Settings:
     preferences: str | None = None  # comparisons of your own, JSON lines, in place of the scripted judge's
     questions: str | None = None    # questions with answers of your own, JSON lines, for the report card
     countries: int | None = None    # how many countries the small world has (none: all there are)
-    characters: int = 8_000_000     # of the text of pre-training
+    characters: int = 12_000_000    # of the text of pre-training
     vocabulary_size: int = 1536     # tokens, those that mark turns included
     layers: int = 4                 # blocks of the GPT
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the residual stream
     context: int = 128              # tokens that the model can look back on
     batch_size: int = 16            # rows in an update, of pre-training and fine-tuning
-    pretrain_steps: int = 2600      # updates of pre-training
+    pretrain_steps: int = 3600      # updates of pre-training
     pretrain_rate: float = 0.03     # its highest learning rate (Muon)
     taught: int = 24_000            # demonstrations that are made
     sft_steps: int = 600            # updates of fine-tuning
@@ -149,11 +150,14 @@ class Run:
 
     @cached_property
     def abilities(self):
-        abilities = card_of.abilities(self.world, self.settings.seed, self.settings.asked)
-        if self.settings.questions is None:
-            return abilities
-        own = card_of.read_questions(self.settings.questions)
-        return [*abilities, card_of.Ability("questions of your own", own, abilities[0].toolbox)]
+        return card_of.abilities(self.world, self.settings.seed, self.settings.asked)
+
+    @cached_property
+    def before_feedback(self):
+        """What the fine-tuned model says to questions that were held out, and what it is worth."""
+        model = self.load("sft").model
+        return feedback.measure(model, model, self.world, self.template, self.judge, seed=self.settings.seed,
+                                workers=self.workers)
 
     def folder(self, stage):
         return self.out / stage
@@ -265,9 +269,9 @@ def dpo(run):
 
 def against_sft(run, policy):
     """The judge's true score of a policy, beside the fine-tuned model's, on the same questions, held out."""
-    reference = run.load("sft").model
-    before, after = (feedback.measure(model, reference, run.world, run.template, run.judge, seed=run.settings.seed,
-                                      workers=run.workers) for model in (reference, policy))
+    before = run.before_feedback
+    after = feedback.measure(policy, run.load("sft").model, run.world, run.template, run.judge, seed=run.settings.seed,
+                             workers=run.workers)
     gain, margin = feedback.mean_and_margin(after.scores - before.scores)
     print(f"          the judge's true score: {after.scores.mean():.3f}, fine-tuned {before.scores.mean():.3f}; gained "
           f"{gain:+.3f} (+-{margin:.3f}), {after.kl:.2f} nats of KL a reply")
@@ -294,6 +298,8 @@ def report(run):
         path = run.out / f"{stage}.card.json"
         if path.exists():
             cards |= card_of.from_json(path.read_text(encoding="utf-8"))
+            if run.settings.questions is not None:
+                cards[stage] |= own_questions(run, stage)
     if not cards:
         raise UserError(f"{run.out} holds no report card: run the stage pretrain first")
     reached = verdicts(cards, json.loads((run.out / "figures.json").read_text(encoding="utf-8")), sum(run.seconds.values()))
@@ -305,6 +311,13 @@ def report(run):
     if hint:
         print(hint)
     return {}
+
+
+def own_questions(run, stage):
+    """The score of a stage's model in questions of the user's."""
+    own = card_of.Ability("questions of your own", card_of.read_questions(run.settings.questions), run.abilities[0].toolbox)
+    card = card_of.evaluate(run.load(stage).model, run.template, run.world, [own], workers=run.workers)
+    return {own.name: card[own.name]}
 
 
 def verdicts(cards, figures, seconds):

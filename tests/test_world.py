@@ -111,7 +111,7 @@ def test_sums_and_words_are_stated_rightly():
         assert {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b)}[sign] == int(r)
     for word, letters in re.findall(r"(\w+) is spelt ((?:\w )*\w)\.", TEXT):
         assert " ".join(word) == letters
-    for word, letters in re.findall(r"(\w+) backwards is ((?:\w )*\w)\.", TEXT):
+    for word, letters in re.findall(r"The word (\w+) backwards is ((?:\w )*\w)\.", TEXT):
         assert " ".join(word[::-1]) == letters
 
 

@@ -100,7 +100,7 @@ def lessons_to_judge(world, number, seed):
 
 def scripted_pair(rng, world, template, lesson):
     """Two replies to a lesson's question, of different content and manner, as (Reply, Reply)."""
-    contents = [lesson.reply[-1]["content"], wrong(rng, world, lesson), pick(rng, wordings.IGNORANCE)]
+    contents = [lesson.reply[-1]["content"], wrong(rng, world, lesson), ignorance(rng, lesson.question)]
     prompt = template.prompt(list(lesson.question.messages))
     pair = []
     for i in rng.choice(len(contents), size=2).tolist():
@@ -108,6 +108,13 @@ def scripted_pair(rng, world, template, lesson):
         ids = template.render([*lesson.question.messages, {"role": "assistant", "content": text}])[0]
         pair.append(Reply(prompt, ids[len(prompt):]))
     return tuple(pair)
+
+
+def ignorance(rng, question):
+    """A reply that admits that it does not know."""
+    if question.attribute is None or not question.text.isascii():
+        return pick(rng, wordings.IGNORANCE)
+    return pick(rng, wordings.IGNORANCE_OF).format(it=f"the {question.attribute} of {question.country}")
 
 
 def wrong(rng, world, lesson):
@@ -130,7 +137,7 @@ def wrong(rng, world, lesson):
     return wordings.ANSWERS[attribute].format(c=country, x=pick(rng, world.values[attribute]))
 
 
-def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.6):
+def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.3):
     """(labelled comparisons to learn from, those held out) about `number` questions.
 
     A share `sampled` of them compares two replies that the model itself has sampled, which is what a reward model will have

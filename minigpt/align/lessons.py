@@ -103,28 +103,32 @@ def equation(rng):
 
 
 def search(rng, found=True):
-    """What a document says about a person. The document's line is the tool's result."""
+    """What a document says about a person. The document's line is the tool's result.
+
+    In the call a space stands before the name, so that it is the same tokens there as in the question.
+    """
     name = made_up_person(rng)
     number = str(int(rng.integers(2, 1000)))
     note = pick(rng, wordings.NOTES).format(w=name, n=number)
     question = pick(rng, wordings.SEARCHES).format(w=name)
     if not found:
-        return called([user(question)], f"search({name})", "error: nothing was found",
+        return called([user(question)], f"search( {name})", "error: nothing was found",
                       "The documents say nothing about that.", "search", None)
-    return called([user(question)], f"search({name})", note, f"The documents say: {note}", "search", number)
+    return called([user(question)], f"search( {name})", note, f"The documents say: {note}", "search", number)
 
 
 def spelling(rng, word):
     """A word backwards."""
     backwards = " ".join(word[::-1])
     question = pick(rng, wordings.BACKWARDS_QUESTIONS).format(w=word)
-    return lesson([user(question)], f"{word} backwards is {backwards}.", "spelling", backwards)
+    return lesson([user(question)], f"The word {word} backwards is {backwards}.", "spelling", backwards)
 
 
 def counting(rng, word):
     """The letters of a word: the reply spells it, as people count on their fingers."""
     question = pick(rng, wordings.COUNTING_QUESTIONS).format(w=word)
-    return lesson([user(question)], f"{' '.join(word)} makes {len(word)} letters.", "counting", str(len(word)))
+    reply = f"The word {word} has the letters {' '.join(word)}, {len(word)} in all."
+    return lesson([user(question)], reply, "counting", str(len(word)))
 
 
 def number(rng, n, name):

@@ -81,7 +81,7 @@ def sample(model, prompts, length, end, seed, slots=32, workers=None):
 
 def masked_mean(values, masks):
     """The mean over all places where the masks are True; two lists of arrays of the same shapes."""
-    return sum(float(x[mask].sum(dtype=np.float64)) for x, mask in zip(values, masks)) / sum(mask.sum() for mask in masks)
+    return sum(float(x[mask].sum(dtype=np.float64)) for x, mask in zip(values, masks)) / sum(int(mask.sum()) for mask in masks)
 
 
 def divergence(logits, other_logits):

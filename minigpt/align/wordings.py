@@ -91,7 +91,7 @@ NUMBER_STATEMENTS = ("{n} is {w} in words.", "In words, {n} is {w}.", "{w} is wr
 NUMBER_QUESTIONS = ("What is {n} in words?", "How is {n} called?", "Write {n} in words.")
 SPELLING_STATEMENTS = ("{w} is spelt {s}.", "The letters of {w} are {s}.", "{s} makes {w}.", "{s} is how {w} is spelt.",
                        "Spell {w}: {s}.", "The word {w} has the letters {s}, {n} in all.",
-                       "{w} backwards is {b}.", "{b} is {w} backwards.")
+                       "The word {w} backwards is {b}.", "Backwards, {w} is {b}.", "{b} is the word {w} backwards.")
 BACKWARDS_QUESTIONS = ("Spell {w} backwards.", "How is {w} spelt backwards?", "Write {w} backwards, please.")
 COUNTING_QUESTIONS = ("How many letters has {w}?", "Count the letters of {w}.", "How long is the word {w}?")
 EQUATIONS = ("Solve {e}.", "What is {u} if {e}?", "For which {u} is {e}?")
