@@ -7,17 +7,17 @@
     python examples/compare_architectures.py --data my.txt          any text of yours
     python examples/compare_architectures.py --out runs/compare-1   go on where Ctrl-C stopped it
 
-RNN, LSTM and GPT have about the same number of parameters; the Switch Transformer has the GPT's shape and does the same work
-for a character, with several times the parameters. All read the same windows of characters in the same order, each with the
-optimizer and the learning rate that suit it (RECIPES). N-grams count the text to learn from once. All are measured on the
-last 10% of the text, in windows of the networks' context that do not overlap:
+RNN, LSTM and GPT have about the same number of parameters; the Switch Transformer has the GPT's shape and does the same
+work for a character, with several times the parameters. All read the same windows of characters in the same order, each
+with the optimizer and the learning rate that suit it (RECIPES). N-grams count the text to learn from once. All are
+measured on the last 10% of the text, in windows of the networks' context that do not overlap:
 
     bits a character, after the training and on the way          compare.png, on the left
     how fast they learn, in characters a second                  one after the other, or side by side: the GPT's reason to be
     the loss after 1, 2, 4 ... characters of context             compare.png, on the right: how far each of them looks back
 
-A recurrent network can read on for ever: what that is worth is measured as well, with its state handed on through all of the
-text. The seed fixes which windows are read when, and the numbers that the networks begin with.
+A recurrent network can read on for ever: what that is worth is measured as well, with its state handed on through all
+of the text. The seed fixes which windows are read when, and the numbers that the networks begin with.
 """
 import math
 import time

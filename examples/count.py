@@ -5,10 +5,10 @@
     python examples/count.py --sentence "To be, or not to be"   the probability of a sentence of yours, factor by factor
     python examples/count.py --data my.txt --order 9            any text of yours
 
-The probability of a text is a product, whatever the model: p(S) = p(w1) p(w2 | w1) p(w3 | w1 w2) ... A model of n-grams keeps
-of each condition only the last n - 1 tokens, and counts (minigpt/models/ngram.py: modified Kneser-Ney). The program prints
-what each n reaches on text that was not counted, then the factors of a sentence, then text that it makes up: each token
-drawn from the probabilities of what follows the ones before.
+The probability of a text is a product, whatever the model: p(S) = p(w1) p(w2 | w1) p(w3 | w1 w2) ... A model of n-grams
+keeps of each condition only the last n - 1 tokens, and counts (minigpt/models/ngram.py: modified Kneser-Ney). The
+program prints what each n reaches on text that was not counted, then the factors of a sentence, then text that it makes
+up: each token drawn from the probabilities of what follows the ones before.
 """
 import math
 import re

@@ -6,10 +6,11 @@
     python examples/fill_in_the_blank.py --data my.txt                  any text of yours
     python examples/fill_in_the_blank.py --out runs/blank-1             go on where Ctrl-C stopped it
 
-Both have the same shape (minigpt/models/masked_bert.py and gpt.py), learn from the same windows of the first 90% of the text,
-and make as many updates. BERT learns at the 15% of characters that were taken away from it (80% blanks, 10% others, 10% left
-as they are), the GPT at all of them. Then 15% of the characters of the last 10% are made blanks, and each is asked for every
-one of them. The GPT is shown all that truly stands to the left of a blank, also where BERT sees another blank.
+Both have the same shape (minigpt/models/masked_bert.py and gpt.py), learn from the same windows of the first 90% of the
+text, and make as many updates. BERT learns at the 15% of characters that were taken away from it (80% blanks, 10%
+others, 10% left as they are), the GPT at all of them. Then 15% of the characters of the last 10% are made blanks, and
+each is asked for every one of them. The GPT is shown all that truly stands to the left of a blank, also where BERT sees
+another blank.
 """
 import json
 from dataclasses import dataclass

@@ -6,10 +6,10 @@
     python examples/finetune.py --data lines.tsv            texts of yours: a line each, the label, a tab, the text
     python examples/finetune.py --out runs/finetune-1       go on where Ctrl-C stopped it
 
-A speech of tiny Shakespeare, without its speaker's name, is from a comedy, a history or a tragedy: the plays follow each other
-in the file, and each begins with words that stand nowhere else. The last fifth of each play asks; the rest is learnt from.
-A GPT (models/gpt_modern.py) reads the latter without labels first. Then, with more and more labels (each set holds the
-smaller ones), four ways to use them are compared:
+A speech of tiny Shakespeare, without its speaker's name, is from a comedy, a history or a tragedy: the plays follow
+each other in the file, and each begins with words that stand nowhere else. The last fifth of each play asks; the rest
+is learnt from. A GPT (models/gpt_modern.py) reads the latter without labels first. Then, with more and more labels
+(each set holds the smaller ones), four ways to use them are compared:
 
     fine-tuned      the GPT with a linear layer on top, all of its numbers trained (models/classifier.py)
     LoRA            the same, but beside frozen matrices only thin ones are trained (minigpt/lora.py)

@@ -1,14 +1,13 @@
 """A Transformer learns to translate number words, and is asked for numbers it has never seen.
 
     pip install '.[family]'                                     # num2words, and cn2an for Chinese numerals
-    python examples/translate.py                                English to French and German: about three minutes on two idle cores
+    python examples/translate.py                                to French and German: about three minutes on two idle cores
     python examples/translate.py --languages fr,de,zh           and to Chinese numerals
     python examples/translate.py --preset quick                 seconds, to see all of it work; it learns nothing yet
     python examples/translate.py --data pairs.tsv               your own pairs: a line each, the two texts with a tab between
     python examples/translate.py --say "seven thousand and six" translate this as well, at the end
 
-"three thousand, four hundred and fifty-six" -> "trois mille quatre cent cinquante-six", "dreitausendvierhundertsechsundfünfzig".
-Of the numbers below --numbers, 20% are held out in blocks of 100: nothing between 3400 and 3499, say, is ever learnt from.
+"three thousand and four" -> "trois mille quatre", "dreitausendvier". Of the numbers below --numbers, 20% are held out in blocks of 100: nothing between 3400 and 3499, say, is ever learnt from.
 But every word of theirs is: who has understood how numbers are made gets them right. A translation counts if it is right
 letter by letter. The model (minigpt/models/transformer.py) is told by a first token which language to write; its tokens are
 frequent pieces of the words (byte-level BPE), learnt from the pairs that are learnt from.
@@ -44,7 +43,7 @@ class Settings(TrainSettings):
     data: str | None = None         # pairs of your own, a line each with a tab between (none: numbers)
     say: str | None = None          # a text to translate at the end
     out: str | None = None          # folder for results.json and the model
-    steps: int = 800                # updates of the parameters
+    steps: int = 500                # updates of the parameters
     batch_size: int = 64            # pairs in an update
     learning_rate: float = 2e-3     # highest learning rate
     warm_up: int = 100              # steps in which the learning rate rises
@@ -224,6 +223,8 @@ def main(settings):
           f"{settings.width}: {len(model.flat):,} parameters\nkernels   {cpu.status()}\ntraining  {settings.steps} steps of "
           f"{settings.batch_size} pairs", flush=True)
     fit(model, settings, batches(settings, tokenizer, learnt))
+    if out:
+        checkpoint.save(out / "model", model, tokenizer)
     results = {"steps": settings.steps, "seed": settings.seed, "parameters": len(model.flat), "learnt": len(learnt),
                "held_out": len(held_out), "beams": settings.beams, "kernels": cpu.status()}
     with Workers(model, settings.workers) as workers:
@@ -233,7 +234,6 @@ def main(settings):
                 said = translate(model, tokenizer, [(language, settings.say)], settings.beams, workers)[0]
                 print(f"\n{settings.say}  ->  {said}")
     if out:
-        checkpoint.save(out / "model", model, tokenizer)
         write_results(out, results)
         print(f"\nsaved in {out}: results.json and the model")
 

@@ -74,7 +74,10 @@ def test_a_classifier_learns():
 @pytest.mark.parametrize("name", BODIES)
 def test_the_gradient_with_lora_is_its_slope(name, backend):
     model, (ids, _, _) = lively(add_lora(body(name), rank=2)), some_texts()
-    loss = lambda: model.loss(ids[:, :-1], ids[:, 1:])     # noqa: E731
+
+    def loss():
+        return model.loss(ids[:, :-1], ids[:, 1:])
+
     loss().backward()
     gradient, weights, h = model.flat.grad.copy(), model.flat.data.copy(), 1e-6
     direction = np.zeros_like(weights)

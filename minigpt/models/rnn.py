@@ -3,9 +3,10 @@ language model; with LSTMs Sundermeyer, Schlüter and Ney 2012): a state that is
 
     tokens -> [ x = cell(x w + b, with the layer's state) ] * layers -> logits
 
-cell "rnn": one matrix and tanh (ops/rnn.py); "lstm": gates and a memory (ops/lstm.py). All that the model knows of what came
-before is the states of its layers, a few hundred numbers. So it reads on as long as you like at the same cost a character,
-where a GPT looks back on all of its context, and on nothing beyond; but it can read only one character after the other.
+cell "rnn": one matrix and tanh (ops/rnn.py); "lstm": gates and a memory (ops/lstm.py). All that the model knows of what
+came before is the states of its layers, a few hundred numbers. So it reads on as long as you like at the same cost a
+character, where a GPT looks back on all of its context, and on nothing beyond; but it can read only one character after
+the other.
 
 Trained is on windows of `context` tokens, each begun with a state of zeros. With `truncate`, gradients go back through that
 many steps at most: the state's numbers are handed on from piece to piece, and no gradient is handed back ("truncated

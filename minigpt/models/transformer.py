@@ -5,9 +5,9 @@ writes another one with a decoder, which looks at what was read.
     target -> tokens + positions -> [ norm(x + causal attention(x));  norm(x + attention(x, memory));  norm(x + mlp(x)) ]
               * layers -> logits
 
-The encoder is what BERT is made of, the decoder what GPT is made of, but for the attention in its middle: queries come from
-the text that is written, keys and values from the one that was read ("cross-attention"). Positions are not learnt, but waves:
-with w_i = 10000^(-2 i / C),
+The encoder is what BERT is made of, the decoder what GPT is made of, but for the attention in its middle: queries come
+from the text that is written, keys and values from the one that was read ("cross-attention"). Positions are not learnt,
+but waves: with w_i = 10000^(-2 i / C),
 
     (1)  position t, numbers 2 i and 2 i + 1:   sin(t w_i), cos(t w_i)
 
@@ -187,8 +187,10 @@ def beam_search(model, source, mask, begin, end, longest, beams=4, alpha=0.6):
             ids = np.concatenate([ids, token[..., None]], -1).reshape(N * beams, -1)
             lengths, ended = (np.take_along_axis(x, rows, 1) for x in (lengths, ended))
             lengths, ended = lengths + ~ended, ended | (token == end)
-            if ended.all():
+            found = np.where(ended, scores / lengths ** alpha, -np.inf).max(1)                  # (2)
+            hope = np.where(ended, -np.inf, scores / longest ** alpha).max(1)       # the most that the others can reach
+            if (found >= hope).all():
                 break
-    chosen = (scores / np.maximum(lengths, 1) ** alpha).argmax(1)                               # (2)
+    chosen = (scores / lengths ** alpha).argmax(1)                                              # (2)
     ids = ids.reshape(N, beams, -1)[np.arange(N), chosen]
     return [row[1:1 + n - done] for row, n, done in zip(ids, lengths[np.arange(N), chosen], ended[np.arange(N), chosen])]

@@ -20,9 +20,10 @@ gradient by h_t, r by c_t, m = tanh(c_t):
     (9)  the first state's gradient: dh = dz_0 u^T,  dc = f_0 r_0
     (10) du  = sum over t of h_(t-1)^T dz_t           one matrix product over all B T rows
 
-The last term of (6) is why it works: along the memory a gradient goes back n steps multiplied by n forget gates only, no
-matrix and no tanh between, and a gate can stay open. That is what the RNN's state can't offer (ops/rnn.py).
-Saved: u, state, the gates and y. Cost: 8 B T C^2 operations forward, twice that backward, in T products one after the other.
+The last term of (6) is why it works: along the memory a gradient goes back n steps multiplied by n forget gates only,
+no matrix and no tanh between, and a gate can stay open. That is what the RNN's state can't offer (ops/rnn.py).
+Saved: u, state, the gates and y. Cost: 8 B T C^2 operations forward, twice that backward, in T products one after the
+other.
 """
 import numpy as np
 

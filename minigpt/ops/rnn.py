@@ -6,18 +6,19 @@ steps at once); h (B, C) is the state before the first step; u (C, C)  ->  y (B,
 
     (1)  y_t = tanh(a_t + y_(t-1) u),      y_(-1) = h
 
-Backward "through time": unrolled, this is a network of T layers that share one matrix. y_t is used twice, outside, where dy_t
-comes from, and by the next step. With z_t the sum in the brackets and dz_t the gradient by it, from the last step to the
-first:
+Backward "through time": unrolled, this is a network of T layers that share one matrix. y_t is used twice, outside,
+where dy_t comes from, and by the next step. With z_t the sum in the brackets and dz_t the gradient by it, from the last
+step to the first:
 
     (2)  s_t    = dy_t + dz_(t+1) u^T               the whole gradient by y_t; after the last step there is no next
     (3)  dz_t   = s_t (1 - y_t^2)                   by tanh, and da_t = dz_t
     (4)  dh     = dz_0 u^T
     (5)  du     = sum over t of y_(t-1)^T dz_t      one matrix product over all B T rows
 
-By (2) and (3) a gradient that goes back n steps is multiplied by u^T and by 1 - y^2 n times. If these shrink it, it is gone
-after a few steps, and nothing is learnt from what was long ago; if they stretch it, it explodes (Bengio, Simard and Frasconi
-1994). The LSTM is the remedy (ops/lstm.py). And steps can't be taken side by side: each needs the one before.
+By (2) and (3) a gradient that goes back n steps is multiplied by u^T and by 1 - y^2 n times. If these shrink it, it is
+gone after a few steps, and nothing is learnt from what was long ago; if they stretch it, it explodes (Bengio, Simard
+and Frasconi 1994). The LSTM is the remedy (ops/lstm.py). And steps can't be taken side by side: each needs the one
+before.
 Saved: u, h and y. Cost: 2 B T C^2 operations forward, twice that backward, in T products one after the other.
 """
 import numpy as np
