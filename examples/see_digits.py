@@ -1,6 +1,6 @@
 """A Transformer reads handwritten digits: ViT, and beside it a small convolutional network, its ancestor.
 
-    pip install '.[digits]' && python examples/see_digits.py            about two minutes on two cores
+    pip install '.[digits]' && python examples/see_digits.py            half a minute on two cores
     python examples/see_digits.py --shift 0 --degrees 0                 without augmentation: what it is worth
     python examples/see_digits.py --data my_pictures                    a folder of PNG files by class, or an .npz file
 
