@@ -158,6 +158,10 @@ def check(model, kind):
         raise UserError("a model on a GPU can't be quantised: leave --device cuda out")
     if model.flat.data.dtype != np.float32:
         raise UserError(f"a model of {model.flat.data.dtype} can't be quantised, only one of float32")
+    layers = {id(layer.w) for _, layer in walk(model, "", (Linear, Embedding))}
+    loose = [name for name, p in model.named_parameters() if p.ndim > 1 and id(p) not in layers]
+    if loose:
+        raise UserError(f"a {model.name} can't be quantised: {loose[0]} is no linear layer's matrix nor a table")
 
 
 def replace_layers(model, kind, fill):
