@@ -12,8 +12,8 @@ import copy
 import numpy as np
 
 from .ops import (attention, cached_attention, concatenate, conv2d, dropout, embedding, fold_in, gelu, layer_norm,
-                  linear, linear_each, mlp)
-from .tensor import Tensor, recording
+                  linear, mlp)
+from .tensor import Tensor
 
 GROUPS = "matrices", "embeddings", "vectors", "frozen"      # the order in which parameters lie in the flat block
 LINE = 64                           # bytes of a line of the CPU's cache
@@ -63,8 +63,7 @@ def walk(thing, name, kind):
 
 def aligned(size):
     """Room for `size` bytes, of uint8 and without values, that begins where a line of the cache does: a vector that lies in
-    two lines takes two reads. One large piece comes in large pages as well, of which the CPU knows where they are: weights
-    of integers are read 5% faster than from an array for each matrix."""
+    two lines takes two reads."""
     room = np.empty(size + LINE, np.uint8)
     begin = -room.ctypes.data % LINE
     return room[begin:begin + size]
@@ -142,21 +141,6 @@ class Linear(Module):
     def forward(self, x):
         return linear(x, self.w, self.b)
 
-    @staticmethod
-    def read(x, layers):
-        """[layer(x) for layer in layers], of an array x, without a gradient: each_of's business."""
-        return linear_each(x, *(p if p is None else p.data for layer in layers for p in (layer.w, layer.b)))
-
-
-def each_of(x, *layers):
-    """[layer(x) for layer in layers], layers of one shape. For a few rows of x, whose time is that of reading the matrices,
-    and which nobody learns from, layers of one kind that can are read in one go: memory has no pause between them."""
-    read, *others = {getattr(type(layer), "read", None) for layer in layers}
-    if recording.get() or x.size > FEW * x.shape[-1] or read is None or others:
-        return [layer(x) for layer in layers]
-    return [Tensor(y) for y in read(x.data, layers)]
-
-
 
 class Conv2d(Module):
     """A window of size x size pixels that slides over images: (B, H, W, n_in) -> (B, H', W', n_out) (ops/conv2d.py).
@@ -226,10 +210,8 @@ class MultiHeadAttention(Module):
 
     def forward(self, x, cache=None, seeds=None, mask=None, memory=None):
         B, T, C = x.shape
-        if memory is None:
-            q, k, v = each_of(x, self.query, self.key, self.value)          # (B, T, C)
-        else:
-            q, k, v = self.query(x), self.key(memory), self.value(memory)   # (B, T, C), (B, S, C) twice
+        seen = x if memory is None else memory
+        q, k, v = self.query(x), self.key(seen), self.value(seen)           # (B, T, C), (B, S, C) twice
         if cache is not None:
             return self.output(cache.attend(q, k, v))                       # (B, T, C): what came before, too
         q, k, v = (part.reshape(B, part.shape[1], self.heads, C // self.heads) for part in (q, k, v))

@@ -28,7 +28,7 @@ import numpy as np
 
 from .nn import LINE, Embedding, Linear, Module, aligned, flatten, walk
 from .ops.quantized_linear import (COLUMNS, GROUP, dequantize_matrix, quantize_matrix, quantized_linear,
-                                   quantized_linear_each, quantized_rows)
+                                   quantized_rows)
 from .settings import UserError
 from .tensor import Tensor, recording
 
@@ -100,12 +100,6 @@ class QuantizedLinear(Module):
 
     def forward(self, x):
         return self.w.multiplied(x, self.b)
-
-    @staticmethod
-    def read(x, layers):
-        """As nn.Linear.read."""
-        arrays = [(layer.w.q, layer.w.scales, None if layer.b is None else layer.b.data) for layer in layers]
-        return quantized_linear_each(x, *(array for three in arrays for array in three), n_out=layers[0].w.shape[1])
 
 
 class QuantizedEmbedding(Module):

@@ -38,26 +38,6 @@ def test_few_rows_are_multiplied_as_many_are(N, I, O, transposed, bias, number, 
     assert_close(y, x @ (w.T if transposed else w) + (b if bias else 0), size=np.sqrt(I))
 
 
-@given(N=st.integers(0, 10), I=SIZES, O=SIZES | st.sampled_from([0, 4113, 9000]), matrices=st.integers(1, 6),
-       bias=st.booleans(), number=st.integers(1, 4), dtype=st.sampled_from([np.float32, np.float64]))
-def test_the_same_rows_go_through_several_matrices(N, I, O, matrices, bias, number, dtype, threads, backend):
-    threads(number)
-    rng = np.random.default_rng(I * O)
-    x, w, b = (rng.normal(size=size).astype(dtype) for size in ((1, N, I), (matrices, I, O), (matrices, O)))
-    ys = ops.linear_each(x, *(array for i in range(matrices) for array in (w[i], b[i] if bias else None)))
-    assert len(ys) == matrices
-    for i, y in enumerate(ys):
-        assert (y.dtype, y.shape) == (dtype, (1, N, O))
-        assert_close(y, x.astype(np.float64) @ w[i].astype(np.float64) + (b[i] if bias else 0), size=np.sqrt(I))
-
-
-@pytest.mark.parametrize("wrong", [(np.ones((4, 6)), np.ones(6)), (np.ones((4, 5)), None), (np.ones((4, 5)), np.ones(6)),
-                                   (np.ones((4, 5), np.float32), np.ones(5))], ids=str)
-def test_matrices_that_do_not_go_together_are_refused(wrong, backend):
-    with pytest.raises(ValueError, match="linear"):
-        ops.linear_each(np.ones((3, 4)), np.ones((4, 5)), np.ones(5), *wrong)
-
-
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_matrix_without_columns(transposed, backend):
     y = ops.linear(np.ones((3, 4)), np.ones((0, 4) if transposed else (4, 0)), np.ones(0), transposed=transposed)

@@ -132,31 +132,6 @@ def test_compiled_it_is_the_reference(N, I, O, bits, bias, threads, kinds, seed)
 
 
 @both_bits
-@given(N=st.integers(0, 10), I=st.sampled_from([5, 64, 100]), O=st.sampled_from([9, 64, 300]), matrices=st.integers(1, 6),
-       bias=st.booleans(), threads=st.integers(1, 4))
-def test_the_same_rows_go_through_several_matrices(N, I, O, matrices, bits, bias, threads, backend):
-    rng = np.random.default_rng(I * O)
-    x, w, b = (numbers(rng, shape, "normal") for shape in ((1, N, I), (matrices, I, O), (matrices, O)))
-    layers = [(*quantize_matrix(w[i], bits), b[i] if bias else None) for i in range(matrices)]
-    before = cpu.threads()
-    cpu.set_threads(threads)
-    try:
-        ys = ops.quantized_linear_each(x, *(array for layer in layers for array in layer), n_out=O)
-    finally:
-        cpu.set_threads(before)
-    assert len(ys) == matrices
-    for y, layer in zip(ys, layers):
-        np.testing.assert_array_equal(y, ops.quantized_linear(x, *layer, n_out=O))
-
-
-def test_matrices_that_do_not_go_together_are_refused(backend):
-    x, w = np.zeros((3, 64), np.float32), np.zeros((64, 20), np.float32)
-    for wrong in quantize_matrix(w, 4), quantize_matrix(w[:32], 8), quantize_matrix(np.zeros((64, 40), np.float32), 8):
-        with pytest.raises((ValueError, TypeError), match="quantized_linear"):
-            ops.quantized_linear_each(x, *quantize_matrix(w, 8), None, *wrong, None, n_out=20)
-
-
-@both_bits
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf, 3e38])
 def test_a_row_with_what_is_no_number_is_none_and_others_are_as_before(bits, value, backend):
     rng = np.random.default_rng(3)

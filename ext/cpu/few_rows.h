@@ -8,9 +8,6 @@
  *     streams     a thread reads several rows of its part at a time, not neighbours (each of them would end where the
  *                 next one began) but rows a fraction of the part apart: each stream goes on where it was
  *
- * Several matrices of one shape that are multiplied by the same x, as those of query, key and value, are one work for the
- * threads: what it takes to hand work out and to wait for the last one, some 10 microseconds of 80, is spent once.
- *
  * Of w (I, O) several rows are multiplied into y (n, O) at a time, so that y is read and written once for them; each part
  * has a sum of its own, and these are added up in the end. Of w (O, I) each row gives a number of y. Rows longer than
  * WIDTH are taken in columns of that width, so that the piece of y that grows stays in the first cache. */

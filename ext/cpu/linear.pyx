@@ -16,22 +16,21 @@ cdef extern from "few_rows.h" nogil:
     enum: FEW
     enum: WIDTH
     enum: SMALL
-    void few_rows_float(void (*run)(Task, void *, long) noexcept nogil, long matrices, long row_parts, long n, long I,
-                        long O, const float *x, const float **w, const float **b, float *sums, int transposed)
-    void few_rows_double(void (*run)(Task, void *, long) noexcept nogil, long matrices, long row_parts, long n, long I,
-                         long O, const double *x, const double **w, const double **b, double *sums, int transposed)
+    void few_rows_float(void (*run)(Task, void *, long) noexcept nogil, long row_parts, long n, long I, long O,
+                        const float *x, const float *w, const float *b, float *sums, int transposed)
+    void few_rows_double(void (*run)(Task, void *, long) noexcept nogil, long row_parts, long n, long I, long O,
+                         const double *x, const double *w, const double *b, double *sums, int transposed)
 
 
 cdef enum:
     MANY = 16                                       # rows from which on copying w takes less time than it saves
-    MOST = 4                                        # matrices in one call of few_rows
 
 
 def linear_forward(x, w, b=None, *, bint transposed=False):
     n_in, n_out = (w.shape[1], w.shape[0]) if transposed else w.shape
     rows = x.reshape(-1, n_in)                                              # (N, I)
     if 0 < len(rows) <= FEW:
-        y = few_rows(rows, (w, b), n_out, transposed)[0]
+        y = few[float](rows, w, b, transposed) if x.dtype == np.float32 else few[double](rows, w, b, transposed)
     elif len(rows) < MANY or not w.size:
         y = rows @ (w.T if transposed else w)                               # (1) (5)
         if b is not None:
@@ -47,14 +46,6 @@ def linear_forward(x, w, b=None, *, bint transposed=False):
 
         each_part(part, len(rows), MANY)
     return y.reshape(x.shape[:x.ndim - 1] + (n_out,)), (x, w, b is not None, transposed)
-
-
-def linear_each(x, *w_and_b):
-    n_in, n_out = w_and_b[0].shape
-    rows = x.reshape(-1, n_in)
-    if not 0 < len(rows) <= FEW or len(w_and_b) > 2 * MOST:
-        return [linear_forward(x, w, b)[0] for w, b in zip(w_and_b[::2], w_and_b[1::2])]
-    return [y.reshape(x.shape[:x.ndim - 1] + (n_out,)) for y in few_rows(rows, w_and_b, n_out, False)]
 
 
 def linear_backward(dy, saved):
@@ -84,34 +75,26 @@ def linear_backward(dy, saved):
     return dx.reshape(x.shape), dw, db
 
 
-cdef few_rows(x, tuple w_and_b, long O, bint transposed):
-    return few[float](x, w_and_b, O, transposed) if x.dtype == np.float32 else few[double](x, w_and_b, O, transposed)
-
-
-cdef few(const floating[:, ::1] x, tuple w_and_b, long O, bint transposed):
-    """y (N, O) of (1) or (5) for each of at most MOST pairs of a matrix and a shift (or None): (pairs, N, O)."""
-    cdef long N = x.shape[0], I = x.shape[1], row_parts = 1, matrices = len(w_and_b) // 2, i
-    cdef const floating *w[MOST]
-    cdef const floating *b[MOST]
-    cdef const floating[:, ::1] matrix
-    cdef const floating[::1] shift
-    if matrices * N * I * O > SMALL and threads_now() > 1:      # else it takes less time than to share it
-        row_parts = min((2 * threads_now() + matrices - 1) // matrices, O if transposed else I)
+cdef few(const floating[:, ::1] x, const floating[:, ::1] w, const floating[::1] b, bint transposed):
+    """y (N, O) of (1) or (5)."""
+    cdef long N = x.shape[0], I = x.shape[1], O = w.shape[0] if transposed else w.shape[1], row_parts = 1
+    cdef const floating *shift = NULL
+    if N * I * O > SMALL:                           # else it takes less time than to share it
+        row_parts = min(2 * threads_now(), w.shape[0]) if threads_now() > 1 else 1
         if not transposed:                          # a wide matrix has its columns to share
             row_parts = max(1, row_parts // ((O + WIDTH - 1) // WIDTH))
-    y = np.empty((matrices, 1 if transposed else row_parts, N, O), np.float32 if floating is float else np.float64)
-    cdef floating[:, :, :, ::1] sums = y
+    y = np.empty((1 if transposed else row_parts, N, O), np.float32 if floating is float else np.float64)
+    cdef floating[:, :, ::1] sums = y
     if O == 0:
-        return y[:, 0]
-    for i in range(matrices):                       # the tuple keeps what they point to
-        matrix, shift = w_and_b[2 * i], w_and_b[2 * i + 1]
-        w[i], b[i] = &matrix[0, 0], &shift[0] if shift is not None else NULL
+        return y[0]
+    if b is not None:
+        shift = &b[0]
     with nogil:
         if floating is float:
-            few_rows_float(run, matrices, row_parts, N, I, O, &x[0, 0], w, b, &sums[0, 0, 0, 0], transposed)
+            few_rows_float(run, row_parts, N, I, O, &x[0, 0], &w[0, 0], shift, &sums[0, 0, 0], transposed)
         else:
-            few_rows_double(run, matrices, row_parts, N, I, O, &x[0, 0], w, b, &sums[0, 0, 0, 0], transposed)
-    return y[:, 0]
+            few_rows_double(run, row_parts, N, I, O, &x[0, 0], &w[0, 0], shift, &sums[0, 0, 0], transposed)
+    return y[0]
 
 
 cdef void *room() except NULL:

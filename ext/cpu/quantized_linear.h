@@ -29,7 +29,7 @@ enum { GROUP = 32, COLUMNS = 16, PACKED = 64, MOST_ROWS = 12, MOST_VECTORS = 4 }
 enum { INFINITE = 0x7f800000 };                     /* bits of a float; those of nan are above */
 
 typedef struct {
-    long n, groups, n_out, parts;                   /* parts: of each matrix, if there are several */
+    long n, groups, n_out, parts;
     int bits;                                       /* of a number of w: 8 or 4 */
     const int8_t *x;                                /* (n, groups, 32) */
     const float *steps;                             /* (n, groups): of x */
@@ -206,18 +206,16 @@ static inline FLOATS scaled_base(FLOATS y, FLOATS scale, float step, INTS sum)
 #endif
 #include "quantized_linear.inc"
 
-/* One part of several Products, of as many parts each: a stretch of the panels of one, all rows of x. */
+/* Part `part` of a Product: a stretch of the panels, all rows of x. */
 static void product_part(void *what, long part)
 {
-    const Product *p = what;
-    p += part / p->parts;
 #if defined(__x86_64__) && defined(__GNUC__)
     if (has_vnni()) {
-        work_on_part_vnni(p, part % p->parts);
+        work_on_part_vnni(what, part);
         return;
     }
 #endif
-    work_on_part_base(p, part % p->parts);
+    work_on_part_base(what, part);
 }
 
 #endif

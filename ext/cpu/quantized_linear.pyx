@@ -25,46 +25,29 @@ cdef extern from "quantized_linear.h" nogil:
 
 cdef enum:
     FEW = 8                                         # rows that the pool shares
-    MOST = 4                                        # matrices that it takes at a time
     SMALL = 1 << 16                                 # multiplications that one thread does in less time than sharing takes
 
 
 def quantized_linear(x, q, scales, b=None, *, long n_out):
-    return products(x, (q, scales, b), n_out)[0]
+    y = np.empty((*x.shape[:x.ndim - 1], n_out), np.float32)
+    if y.size:
+        product(x.reshape(-1, x.shape[x.ndim - 1]), q.reshape(-1).view(np.uint8), scales.reshape(-1), b,
+                8 if q.dtype == np.int8 else 4, scales.shape[1], y.reshape(-1, n_out))
+    return y
 
 
-def quantized_linear_each(x, *layers, long n_out):
-    if len(layers) > 3 * MOST:
-        return [products(x, layers[i:i + 3], n_out)[0] for i in range(0, len(layers), 3)]
-    return products(x, layers, n_out)
-
-
-cdef products(x, tuple layers, long n_out):
-    """[y, ...] for each q, scales and b of layers, at most MOST."""
-    cdef long n, i, n_in = x.shape[x.ndim - 1], N = x.size // n_in, groups = layers[1].shape[1], matrices = len(layers) // 3
-    ys = np.empty((matrices, *x.shape[:x.ndim - 1], n_out), np.float32)
-    if not ys.size:
-        return list(ys)
-    cdef Product p[MOST]
-    cdef const float[::1] numbers = x.reshape(-1), b
-    cdef float[::1] y = ys.reshape(-1)
-    cdef int8_t[::1] rows = np.empty(N * groups * GROUP, np.int8)
-    cdef float[::1] steps = np.empty(N * groups, np.float32)
-    cdef int32_t[::1] sums = np.empty(N * groups, np.int32)
-    cdef const uint8_t[:, :, :, ::1] q
-    cdef const uint16_t[:, :, ::1] scales
-    cdef int bits = 8 if layers[0].dtype == np.int8 else 4
-    cdef long parts = 1
-    if N <= FEW and matrices * N * groups * GROUP * n_out > SMALL and threads_now() > 1:
-        parts = (2 * threads_now() + matrices - 1) // matrices
-    for i in range(matrices):                       # the tuple keeps what they point to
-        q, scales, b = layers[3 * i].view(np.uint8), layers[3 * i + 1], layers[3 * i + 2]
-        p[i].n, p[i].groups, p[i].n_out, p[i].parts, p[i].bits = N, groups, n_out, parts, bits
-        p[i].x, p[i].steps, p[i].sums = &rows[0], &steps[0], &sums[0]
-        p[i].q, p[i].scales, p[i].b = &q[0, 0, 0, 0], &scales[0, 0, 0], &b[0] if b is not None else NULL
-        p[i].y = &y[i * N * n_out]
+cdef product(const float[:, ::1] x, const uint8_t[::1] q, const uint16_t[::1] scales, const float[::1] b, int bits,
+             long groups, float[:, ::1] y):
+    cdef Product p
+    cdef long n
+    cdef int8_t[:, ::1] rows = np.empty((x.shape[0], groups * GROUP), np.int8)
+    cdef float[:, ::1] steps = np.empty((x.shape[0], groups), np.float32)
+    cdef int32_t[:, ::1] sums = np.empty((x.shape[0], groups), np.int32)
+    p.n, p.groups, p.n_out, p.bits = x.shape[0], groups, y.shape[1], bits
+    p.x, p.steps, p.sums = &rows[0, 0], &steps[0, 0], &sums[0, 0]
+    p.q, p.scales, p.y, p.b = &q[0], &scales[0], &y[0, 0], &b[0] if b is not None else NULL
     with nogil:
-        for n in range(N):
-            quantize_row(n_in, &numbers[n * n_in], &rows[n * groups * GROUP], &steps[n * groups], &sums[n * groups])    # (4)
-        run(product_part, p, parts * matrices)                                                                      # (5) (6)
-    return list(ys)
+        p.parts = 2 * threads_now() if p.n <= FEW and p.n * groups * GROUP * p.n_out > SMALL else 1
+        for n in range(p.n):
+            quantize_row(x.shape[1], &x[n, 0], &rows[n, 0], &steps[n, 0], &sums[n, 0])                      # (4)
+        run(product_part, &p, p.parts)                                                                      # (5) (6)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, as_one, each_of, flatten
+from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, as_one, flatten
 from ..ops import attention, cross_entropy, fold_in, mlp, relu_squared, rms_norm, rotary
 from ..settings import UserError
 from ..tensor import recompute
@@ -55,8 +55,9 @@ class Attention(Module):
     def forward(self, x, cache=None, seeds=None):
         B, T, C = x.shape
         split, begin = (B, T, self.heads, C // self.heads), cache.begin if cache is not None else 0
-        q, k, v = (y.reshape(*split) for y in each_of(x, self.query, self.key, self.value))     # (B, T, H, D)
-        q, k = (rotary(rms_norm(y), begin=begin) for y in (q, k))           # (B, T, H, D)
+        q = rotary(rms_norm(self.query(x).reshape(*split)), begin=begin)    # (B, T, H, D)
+        k = rotary(rms_norm(self.key(x).reshape(*split)), begin=begin)      # (B, T, H, D)
+        v = self.value(x).reshape(*split)                                   # (B, T, H, D)
         if cache is not None:
             y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
         else:

@@ -27,13 +27,13 @@ from .embedding import embedding
 from .experts import experts
 from .gelu import gelu
 from .layer_norm import layer_norm
-from .linear import linear, linear_each
+from .linear import linear
 from .log_probability import entropy, log_probability
 from .lstm import lstm
 from .matmul import matmul
 from .mlp import mlp
 from .philox import fold_in
-from .quantized_linear import quantized_linear, quantized_linear_each
+from .quantized_linear import quantized_linear
 from .reduce import mean, sum
 from .relu_squared import relu_squared
 from .rms_norm import rms_norm
@@ -44,7 +44,7 @@ from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "cached_attention", "clip", "concatenate", "conv2d", "cross_entropy",
            "divide", "dropout", "embedding", "entropy", "exp", "experts", "fold_in", "gelu", "getitem",
-           "gradient_norm", "layer_norm", "linear", "linear_each", "log", "log_probability", "log_softmax", "lstm",
-           "matmul", "maximum", "mean", "minimum", "mlp", "multiply", "power", "quantized_linear",
-           "quantized_linear_each", "relu", "relu_squared", "reshape", "rms_norm", "rnn", "rotary", "sigmoid",
-           "softmax", "softplus", "subtract", "sum", "tanh", "transpose"]
+           "gradient_norm", "layer_norm", "linear", "log", "log_probability", "log_softmax", "lstm", "matmul",
+           "maximum", "mean", "minimum", "mlp", "multiply", "power", "quantized_linear", "relu", "relu_squared",
+           "reshape", "rms_norm", "rnn", "rotary", "sigmoid", "softmax", "softplus", "subtract", "sum", "tanh",
+           "transpose"]

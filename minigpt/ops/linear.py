@@ -13,12 +13,9 @@ transposed=True takes w as (O, I) and uses w^T: a language model's head is its e
     (5)  y = x w^T + b        (6)  dx = dy w        (7)  dw = dy^T x
 
 BLAS reads a transposed matrix where it lies, so no form copies anything.
-linear_each is (1) for several matrices of one shape and one x, without a gradient, as where query, key and value of a few
-rows are to be made: each matrix is read once, and to read them is all the time it takes (ext/cpu/few_rows.h).
-
 Saved: x and w. Cost: 2 N I O floating point operations forward, twice that backward.
 """
-from ..op import kernel, op
+from ..op import op
 
 
 def linear_forward(x, w, b=None, *, transposed=False):
@@ -45,18 +42,6 @@ def check(x, w, b=None, *, transposed=False):
                          + ("" if b is None else f" and a shift of {b.shape}"))
 
 
-def linear_each(x, *w_and_b):
-    """x (..., I), then a matrix (I, O) and a shift (O,) or None, once more for each: [y (..., O), ...]."""
-    return [linear_forward(x, w, b)[0] for w, b in zip(w_and_b[::2], w_and_b[1::2])]
-
-
-def check_each(x, *w_and_b):
-    for w, b in zip(w_and_b[::2], w_and_b[1::2]):
-        check(x, w, b)
-        if w.shape != w_and_b[0].shape or (b is None) != (w_and_b[1] is None) or not w.dtype == x.dtype:
-            raise ValueError("linear_each: the matrices have to be of one shape and dtype, and all with a shift or all without")
-
-
 def examples(rng):
     yield (rng.normal(size=(3, 4)), rng.normal(size=(4, 5)), rng.normal(size=5)), {}
     yield (rng.normal(size=(2, 3, 4)), rng.normal(size=(4, 5))), {}
@@ -65,4 +50,3 @@ def examples(rng):
 
 
 linear = op(linear_forward, linear_backward, examples, check)
-linear_each = kernel(linear_each, check_each)

@@ -120,11 +120,6 @@ def quantized_linear(x, q, scales, b=None, *, n_out):
     return np.ascontiguousarray(y).reshape(*x.shape[:-1], n_out)
 
 
-def quantized_linear_each(x, *layers, n_out):
-    """The same x through several matrices of one shape: q, scales and b (or None) for each -> [y, ...]."""
-    return [quantized_linear(x, *layers[i:i + 3], n_out=n_out) for i in range(0, len(layers), 3)]
-
-
 def check(x, q, scales, b=None, *, n_out):
     panels, groups = -(-n_out // COLUMNS), -(-x.shape[-1] // GROUP)
     lines = {"b": GROUP // 4, "B": GROUP // 8}.get(q.dtype.char)
@@ -139,12 +134,4 @@ def check(x, q, scales, b=None, *, n_out):
                          f"{None if b is None else b.shape} are no layer from {x.shape[-1]} to {n_out}")
 
 
-def check_each(x, *layers, n_out):
-    for i in range(0, len(layers), 3):
-        check(x, *layers[i:i + 3], n_out=n_out)
-        if layers[i].dtype != layers[0].dtype:
-            raise TypeError("quantized_linear_each: the integers have to be all of 8 bits, or all of 4")
-
-
-quantized_linear_each = kernel(quantized_linear_each, check_each)
 quantized_linear = kernel(quantized_linear, check)
