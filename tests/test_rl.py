@@ -230,6 +230,23 @@ def test_the_gradient_of_the_loss_is_its_slope(make, changes, moved):
     assert clipped == 0 if moved == 0.003 else 0.2 < clipped < 1
 
 
+@pytest.mark.parametrize("make", [make_ppo, make_grpo])
+def test_demonstrations_are_replayed_with_their_own_loss(make):
+    rng = np.random.default_rng(6)
+    x, y = rng.integers(V, size=(3, 9)), rng.integers(-1, V, size=(3, 9))
+    trainer, seen, gradients = make(replay_weight=0.7, learning_rate=1e-9), None, []
+    for replay in None, lambda n: (x, y):
+        trainer.replay = replay
+        with Workers(trainer.policy, 1) as workers:
+            seen = seen or look(trainer, replies_of(6))
+            trainer.update(workers, seen)
+        gradients.append(trainer.policy.flat.grad.copy())
+    trainer.policy.flat.grad[...] = 0
+    (trainer.speaker(trainer.policy).loss(x, y) * 0.7).backward()
+    np.testing.assert_allclose(gradients[1] - gradients[0], trainer.policy.flat.grad, rtol=1e-4, atol=1e-6)
+    assert np.abs(trainer.policy.flat.grad).max() > 0.01
+
+
 def test_a_gain_beyond_the_clip_has_no_gradient_and_a_loss_there_has():
     trainer = make_ppo(value_weight=0.0)
     (e,) = look(trainer, replies_of(1), size=1)
