@@ -1,7 +1,7 @@
 """The stages that learn from feedback, in the order in which they are run: comparisons to a reward model, the reward model to
 a policy by PPO or GRPO, or comparisons straight to a policy by DPO; and what became of a policy, measured.
 
-    judge = Judge(template, mistakes=0.1)
+    judge = Judge(template)
     compared = gather(model, world, template, judge, 4000, seed=1)      comparisons: to learn from, and held out
     reward, figures = learn_reward(model, compared, settings, out)
     policy, records = reinforce(PPO, model, reward, world, template, judge, PPOSettings(), out)
@@ -38,7 +38,8 @@ class Log:
 
     def __call__(self, record):
         self.metrics.add(**record)
-        self.progress.update(record["step"], "  ".join(f"{name} {record[key]:.3f}" for key, name in SHOWN.items() if key in record))
+        shown = [f"{name} {record[key]:.3f}" for key, name in SHOWN.items() if key in record]
+        self.progress.update(record["step"], "  ".join(shown))
 
     def close(self):
         self.progress.close()
