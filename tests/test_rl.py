@@ -104,6 +104,14 @@ def test_divergence_is_the_exact_sum_and_never_negative(x, y, near, dtype):
     assert (divergence(x, x) == 0).all()
 
 
+def test_divergence_stays_above_zero_where_the_plain_sum_is_rounded_below():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 9))
+    y = x + 1e-9 * rng.normal(size=x.shape)
+    log_p, log_q = (z - np.log(np.exp(z).sum(-1, keepdims=True)) for z in (x, y))
+    assert (np.exp(log_p) * (log_p - log_q)).sum(-1).min() < 0 <= divergence(x, y).min()
+
+
 @given(replies=some_replies(), gamma=st.sampled_from([0.9, 1.0]), lam=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
        seed=st.integers(0, 99))
 def test_advantages_are_the_double_sum_that_defines_them(replies, gamma, lam, seed):
