@@ -40,5 +40,5 @@ from .softmax import log_softmax, softmax
 
 __all__ = ["adamw_step", "add", "attention", "cached_attention", "concatenate", "cross_entropy", "divide", "dropout",
            "embedding", "exp", "experts", "fold_in", "gelu", "getitem", "gradient_norm", "layer_norm", "linear", "log",
-           "log_softmax", "lstm", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape", "rms_norm",
-           "rnn", "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
+           "log_softmax", "lstm", "matmul", "mean", "mlp", "multiply", "power", "relu", "relu_squared", "reshape",
+           "rms_norm", "rnn", "rotary", "sigmoid", "softmax", "subtract", "sum", "tanh", "transpose"]
