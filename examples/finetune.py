@@ -1,6 +1,6 @@
 """Who is speaking? A GPT that has read much without labels learns it from a few labelled texts; from scratch it takes many.
 
-    python examples/finetune.py                             about five minutes on two idle cores
+    python examples/finetune.py                             about eight minutes on two idle cores
     python examples/finetune.py --preset quick              seconds, to see all of it work; it learns nothing yet
     python examples/finetune.py --task play                 which of the nine plays, instead of comedy, history or tragedy
     python examples/finetune.py --data lines.tsv            texts of yours: a line each, the label, a tab, the text
@@ -59,9 +59,9 @@ class Settings(TrainSettings):
     task: Literal["kind", "play"] = "kind"      # what is asked of a speech: comedy, history or tragedy; or the play
     data: str | None = None         # texts of your own, a line each: label, tab, text (none: tiny Shakespeare)
     out: str | None = None          # folder for results, picture and GPT (none: the next free runs/finetune-N)
-    pretrain_steps: int = 600       # updates of the GPT before it sees a label
+    pretrain_steps: int = 1000      # updates of the GPT before it sees a label
     pretrain_rate: float = 0.02     # highest learning rate of these, with Muon
-    steps: int = 120                # updates with labels, of each way
+    steps: int = 300                # updates with labels, of each way
     batch_size: int = 16            # texts in an update
     learning_rate: float = 1e-3     # highest learning rate of fine-tuning
     lora_rate: float = 5e-3         # highest learning rate of LoRA

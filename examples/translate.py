@@ -66,8 +66,8 @@ class Settings(TrainSettings):
         for language in self.tongues():
             if language not in LANGUAGES:
                 raise UserError(f"there is no language {language!r} here: --languages takes some of {','.join(LANGUAGES)}")
-        if not 2 * BLOCK <= self.numbers <= 1_000_000:
-            raise UserError(f"numbers is {self.numbers}, but has to be at least {2 * BLOCK}, so that a block can be held "
+        if not 3 * BLOCK <= self.numbers <= 1_000_000:
+            raise UserError(f"numbers is {self.numbers}, but has to be at least {3 * BLOCK}, so that a block can be held "
                             "out, and at most 1000000")
         if not 1 <= self.beams <= 100:
             raise UserError(f"beams is {self.beams}, but has to be at least 1 and at most 100")
