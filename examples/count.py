@@ -76,8 +76,8 @@ def main(settings):
     corpus = load_corpus(settings.data, print)
     tokenizer, training, validation = tokens(settings, corpus)
     unit = "character" if settings.unit == "char" else "word"
-    print(f"text      {corpus.source}\ntokens    {tokenizer.vocabulary_size:,} different {unit}s; {len(training):,} to count, "
-          f"{len(validation):,} to measure by\n")
+    print(f"text      {corpus.source}\ntokens    {tokenizer.vocabulary_size:,} different {unit}s; {len(training):,} to "
+          f"count, {len(validation):,} to measure by\n")
     losses = {}
     print(f"  n   nats a {unit}   bits a {unit}   as if choosing among")
     for order in range(1, settings.order + 1):

@@ -148,8 +148,8 @@ def show(models, text, blank, tokenizer, truth=None):
     for place in np.flatnonzero(x[0] == blank).tolist():
         true = tokenizer.encode(truth)[None] if truth else x
         both = [by_bert(models["masked_bert"], x, blank), by_gpt(models["gpt"], true[:, :place + 1], blank)]
-        guesses = [[(tokenizer.decode([token]), float(np.exp(p))) for token, p in top(log_probabilities(logits[0, place]), GUESSES)]
-                   for logits in both]
+        best = [top(log_probabilities(logits[0, place]), GUESSES) for logits in both]
+        guesses = [[(tokenizer.decode([token]), float(np.exp(p))) for token, p in row] for row in best]
         print(f"    character {place + 1}" + (f", truly {truth[place]!r}" if truth else ""))
         for name, row in zip(("BERT", "GPT"), guesses):
             print(f"      {name:5}" + "   ".join(f"{character!r:>5} {p:6.1%}" for character, p in row))
@@ -172,7 +172,7 @@ def main(settings):
     corpus = load_corpus(settings.data, print)
     tokenizer, blank = new_tokenizer(corpus.text)
     if settings.text is not None:
-        tokenizer.encode(settings.text.replace(SIGNS[0], tokenizer.characters[blank]))     # all characters known, or an error
+        tokenizer.encode(settings.text.replace(SIGNS[0], tokenizer.characters[blank]))     # all are known, or an error
     training, validation = split(tokenizer.encode(corpus.text), settings.context)
     out = prepare_folder(settings.out or next_free("runs/blank"))
     shape = tokenizer.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width

@@ -1,6 +1,6 @@
 """Who is speaking? A GPT that has read much without labels learns it from a few labelled texts; from scratch it takes many.
 
-    python examples/finetune.py                             about five minutes on two idle cores
+    python examples/finetune.py                             about eight minutes on two idle cores
     python examples/finetune.py --preset quick              seconds, to see all of it work; it learns nothing yet
     python examples/finetune.py --task play                 which of the nine plays, instead of comedy, history or tragedy
     python examples/finetune.py --data lines.tsv            texts of yours: a line each, the label, a tab, the text
@@ -39,10 +39,14 @@ from minigpt.tokenizers import CharTokenizer
 from minigpt.train import TrainSettings, fit
 
 PLAYS = (                           # in the order of tiny Shakespeare: name, kind, and words of its first lines
-    ("Coriolanus", "tragedy", "Before we proceed any further"), ("Richard III", "history", "Now is the winter of our discontent"),
-    ("Richard II", "history", "Old John of Gaunt"), ("Romeo and Juliet", "tragedy", "Gregory, o"),
-    ("Henry VI, part 3", "history", "I wonder how the king escaped"), ("The Winter's Tale", "comedy", "If you shall chance"),
-    ("Measure for Measure", "comedy", "Of government the properties"), ("The Taming of the Shrew", "comedy", "I'll pheeze you"),
+    ("Coriolanus", "tragedy", "Before we proceed any further"),
+    ("Richard III", "history", "Now is the winter of our discontent"),
+    ("Richard II", "history", "Old John of Gaunt"),
+    ("Romeo and Juliet", "tragedy", "Gregory, o"),
+    ("Henry VI, part 3", "history", "I wonder how the king escaped"),
+    ("The Winter's Tale", "comedy", "If you shall chance"),
+    ("Measure for Measure", "comedy", "Of government the properties"),
+    ("The Taming of the Shrew", "comedy", "I'll pheeze you"),
     ("The Tempest", "comedy", "Boatswain!"))
 TEST_SHARE = 0.2
 SHARES = 0.01, 0.03, 0.1, 0.3, 1.0  # of the labels
@@ -54,10 +58,10 @@ SIZES = range(2, 6)                 # characters in naive Bayes's n-grams
 class Settings(TrainSettings):
     task: Literal["kind", "play"] = "kind"      # what is asked of a speech: comedy, history or tragedy; or the play
     data: str | None = None         # texts of your own, a line each: label, tab, text (none: tiny Shakespeare)
-    out: str | None = None          # folder for results.json, finetune.png and the GPT (none: the next free runs/finetune-N)
-    pretrain_steps: int = 600       # updates of the GPT before it sees a label
+    out: str | None = None          # folder for results, picture and GPT (none: the next free runs/finetune-N)
+    pretrain_steps: int = 1000      # updates of the GPT before it sees a label
     pretrain_rate: float = 0.02     # highest learning rate of these, with Muon
-    steps: int = 120                # updates with labels, of each way
+    steps: int = 300                # updates with labels, of each way
     batch_size: int = 16            # texts in an update
     learning_rate: float = 1e-3     # highest learning rate of fine-tuning
     lora_rate: float = 5e-3         # highest learning rate of LoRA
@@ -70,14 +74,14 @@ class Settings(TrainSettings):
     heads: int = 4                  # attention heads in a block
     width: int = 128                # numbers in the stream
 
-    presets: ClassVar[dict[str, dict]] = {"quick": {"pretrain_steps": 5, "steps": 3, "batch_size": 4, "context": 24, "layers": 1,
-                                                    "heads": 2, "width": 16, "shortest": 20}}
+    presets: ClassVar[dict[str, dict]] = {"quick": {"pretrain_steps": 5, "steps": 3, "batch_size": 4, "context": 24,
+                                                    "layers": 1, "heads": 2, "width": 16, "shortest": 20}}
 
     def __post_init__(self):
         super().__post_init__()
         if min(self.pretrain_steps, self.shortest, self.rank) < 1:
-            raise UserError(f"pretrain_steps is {self.pretrain_steps}, shortest {self.shortest} and rank {self.rank}, but each "
-                            "has to be at least 1")
+            raise UserError(f"pretrain_steps is {self.pretrain_steps}, shortest {self.shortest} and rank {self.rank}, but "
+                            "each has to be at least 1")
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,8 @@ def speeches(settings):
     for name, _, opening in PLAYS:
         place = text.find(opening, begins[-1] + 1 if begins else 0)
         if place < 0:
-            raise UserError(f"the beginning of {name}, {opening!r}, is not in this edition of tiny Shakespeare: give texts with "
-                            "labels of your own by --data")
+            raise UserError(f"the beginning of {name}, {opening!r}, is not in this edition of tiny Shakespeare: give texts "
+                            "with labels of your own by --data")
         begins.append(place)
     begins = [text.rfind("\n\n", 0, place) + 1 for place in begins]          # the speaker's name stands before
     classes = [play[0] for play in PLAYS] if settings.task == "play" else sorted({play[1] for play in PLAYS})
@@ -214,8 +218,8 @@ def pretrained(settings, tokenizer, learnt, out):
     recipe = replace(settings, steps=settings.pretrain_steps, learning_rate=settings.pretrain_rate, optimizer="muon",
                      last_learning_rate=settings.pretrain_rate / 50, warm_up=20, hold=0.4, weight_decay=0.0, beta2=0.95)
     loss = trained(model, recipe, ids[:cut], ids[cut:], out)
-    print(f"the GPT has read {settings.pretrain_steps * settings.batch_size * settings.context:,} characters without labels: "
-          f"loss {loss:.4f}", flush=True)
+    read = settings.pretrain_steps * settings.batch_size * settings.context
+    print(f"the GPT has read {read:,} characters without labels: loss {loss:.4f}", flush=True)
     checkpoint.save(out / "gpt", model, tokenizer)
     return model
 
@@ -257,9 +261,9 @@ def main(settings):
     runs = earlier_runs(out, results)
     if not runs and (out / "gpt").exists():
         raise UserError(f"{out} holds the GPT of another run: choose another --out")
-    print(f"texts     {len(learnt.texts):,} to learn from, {len(asked.texts):,} to be asked; classes: {', '.join(classes)}\n"
-          f"kernels   {cpu.status()}\nguessing  always {classes[most]}: {results['guessing']:.1%} right; results in {out}\n",
-          flush=True)
+    print(f"texts     {len(learnt.texts):,} to learn from, {len(asked.texts):,} to be asked\n"
+          f"classes   {', '.join(classes)}\nkernels   {cpu.status()}\n"
+          f"guessing  always {classes[most]}: {results['guessing']:.1%} right; results in {out}\n", flush=True)
     gpt = pretrained(settings, tokenizer, learnt, out)
     order = np.random.default_rng(settings.seed).permutation(len(learnt.texts))
     for share in SHARES:
@@ -274,8 +278,8 @@ def main(settings):
     print("\n" + "\n".join(table(runs)))
     ten, all_of_them = (next(run["accuracy"] for run in runs if run["share"] == share) for share in (0.1, 1.0))
     verdict = "at least as good as" if ten["fine-tuned"] >= all_of_them["scratch"] else "not as good as"
-    print(f"\nFine-tuning with 10% of the labels, {ten['fine-tuned']:.1%}, is {verdict} training from scratch with all of them, "
-          f"{all_of_them['scratch']:.1%}.")
+    print(f"\nFine-tuning with 10% of the labels, {ten['fine-tuned']:.1%}, is {verdict} training from scratch with all of "
+          f"them, {all_of_them['scratch']:.1%}.")
     hint = plot(out, runs, results["guessing"])
     print(f"{hint or 'the picture is finetune.png'}; saved in {out}: results.json")
 
@@ -285,7 +289,8 @@ def table(runs):
     yield "| labels | " + " | ".join(runs[0]["accuracy"]) + " |"
     yield "|---|" + "---|" * len(runs[0]["accuracy"])
     for run in runs:
-        yield f"| {run['labels']:,} ({run['share']:.0%}) | " + " | ".join(f"{v:.1%}" for v in run["accuracy"].values()) + " |"
+        cells = " | ".join(f"{value:.1%}" for value in run["accuracy"].values())
+        yield f"| {run['labels']:,} ({run['share']:.0%}) | {cells} |"
 
 
 def plot(out, runs, guessing):

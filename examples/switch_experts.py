@@ -113,8 +113,8 @@ def report(runs, use, chosen, ids, tokenizer):
     verdict = "lower" if sparse["val_loss"] < dense["val_loss"] else "not lower"
     print(f"\n{sparse['parameters'] / dense['parameters']:.1f} times the parameters at the same work for a character: the "
           f"loss is {verdict}, by {sparse['val_loss'] - dense['val_loss']:+.4f}")
-    print(f"\nhow much each of {per} experts is used, on characters that were not learnt from (an equal share is {1 / per:.1%}), "
-          "and the\ncharacters it is sent most, with their share of what it is sent:")
+    print(f"\nhow much each of {per} experts is used, on characters that were not learnt from (an equal share is "
+          f"{1 / per:.1%}), and\nthe characters it is sent most, with their share of what it is sent:")
     for i, (shares, block) in enumerate(zip(use, chosen), 1):
         print(f"\n  block {i}")
         for e, share in enumerate(shares):

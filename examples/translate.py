@@ -7,9 +7,9 @@
     python examples/translate.py --data pairs.tsv               your own pairs: a line each, the two texts with a tab between
     python examples/translate.py --say "seven thousand and six" translate this as well, at the end
 
-"three thousand and four" -> "trois mille quatre", "dreitausendvier". Of the numbers below --numbers, 20% are held out in blocks of 100: nothing between 3400 and 3499, say, is ever learnt from.
-But every word of theirs is: who has understood how numbers are made gets them right. A translation counts if it is right
-letter by letter. The model (minigpt/models/transformer.py) is told by a first token which language to write; its tokens are
+"three thousand and four" -> "trois mille quatre", "dreitausendvier". Of the numbers below --numbers, 20% are held out in
+blocks of 100: nothing between 3400 and 3499, say, is ever learnt from. But every word of theirs is: who has understood
+how numbers are made gets them right. A translation counts if it is right letter by letter. The model (minigpt/models/transformer.py) is told by a first token which language to write; its tokens are
 frequent pieces of the words (byte-level BPE), learnt from the pairs that are learnt from.
 """
 import re
@@ -43,7 +43,7 @@ class Settings(TrainSettings):
     data: str | None = None         # pairs of your own, a line each with a tab between (none: numbers)
     say: str | None = None          # a text to translate at the end
     out: str | None = None          # folder for results.json and the model
-    steps: int = 500                # updates of the parameters
+    steps: int = 800                # updates of the parameters
     batch_size: int = 64            # pairs in an update
     learning_rate: float = 2e-3     # highest learning rate
     warm_up: int = 100              # steps in which the learning rate rises
@@ -56,6 +56,7 @@ class Settings(TrainSettings):
     width: int = 128                # numbers in the stream
     dropout: float = 0.0            # share of numbers dropped while training
     beams: int = 4                  # beginnings that beam search keeps
+    alpha: float = 0.0              # how much beam search favours long texts: 0 compares by probability alone
 
     presets: ClassVar[dict[str, dict]] = {
         "quick": {"numbers": 400, "steps": 8, "batch_size": 8, "layers": 1, "width": 16, "heads": 2}}
@@ -65,11 +66,13 @@ class Settings(TrainSettings):
         for language in self.tongues():
             if language not in LANGUAGES:
                 raise UserError(f"there is no language {language!r} here: --languages takes some of {','.join(LANGUAGES)}")
-        if not 2 * BLOCK <= self.numbers <= 1_000_000:
-            raise UserError(f"numbers is {self.numbers}, but has to be at least {2 * BLOCK}, so that a block can be held out, "
-                            "and at most 1000000")
+        if not 3 * BLOCK <= self.numbers <= 1_000_000:
+            raise UserError(f"numbers is {self.numbers}, but has to be at least {3 * BLOCK}, so that a block can be held "
+                            "out, and at most 1000000")
         if not 1 <= self.beams <= 100:
             raise UserError(f"beams is {self.beams}, but has to be at least 1 and at most 100")
+        if not 0 <= self.alpha <= 10:
+            raise UserError(f"alpha is {self.alpha}, but has to be at least 0 and at most 10")
 
     def tongues(self):
         return [name.strip() for name in self.languages.split(",")]
@@ -143,7 +146,8 @@ def tag(language):
 def new_tokenizer(settings, pairs):
     """Learnt from the pairs that are learnt from."""
     special = [PAD, BEGIN, END, *sorted({tag(language) for language, _, _ in pairs if language})]
-    return BpeTokenizer.train("\n".join(f"{source}\n{target}" for _, source, target in pairs), settings.vocabulary_size, special)
+    text = "\n".join(f"{source}\n{target}" for _, source, target in pairs)
+    return BpeTokenizer.train(text, settings.vocabulary_size, special)
 
 
 def encode_source(tokenizer, language, source):
@@ -186,7 +190,7 @@ def batches(settings, tokenizer, pairs):
     return loss_at
 
 
-def translate(model, tokenizer, asked, beams, workers, size=100):
+def translate(model, tokenizer, asked, beams, workers, alpha=0.0, size=100):
     """What the model makes of each (language, source), a list of texts."""
     sources = [encode_source(tokenizer, language, source) for language, source in asked]
     too_long = next((text for text, ids in zip(asked, sources) if len(ids) > model.config.context), None)
@@ -197,7 +201,7 @@ def translate(model, tokenizer, asked, beams, workers, size=100):
 
     def some(model, indices):
         source, mask = padded([sources[i] for i in indices], special[PAD])
-        return beam_search(model, source, mask, special[BEGIN], special[END], model.config.context - 1, beams)
+        return beam_search(model, source, mask, special[BEGIN], special[END], model.config.context - 1, beams, alpha)
 
     parts = [order[i:i + size] for i in range(0, len(order), size)]
     for indices, texts in zip(parts, workers.each(some, parts)):
@@ -218,10 +222,11 @@ def main(settings):
         raise UserError(f"the longest text has {longest} tokens, and {LONGEST} are the most here: give shorter ones")
     model = Transformer(TransformerConfig(tokenizer.vocabulary_size, longest + 4, settings.layers, settings.heads,
                                           settings.width, 4 * settings.width, settings.dropout), settings.seed)
-    print(f"pairs     {len(learnt):,} to learn from, {len(held_out):,} held out\ntokens    {tokenizer.vocabulary_size} different "
-          f"ones; the longest text has {longest - 2}\nmodel     transformer, {settings.layers} + {settings.layers} layers, width "
-          f"{settings.width}: {len(model.flat):,} parameters\nkernels   {cpu.status()}\ntraining  {settings.steps} steps of "
-          f"{settings.batch_size} pairs", flush=True)
+    print(f"pairs     {len(learnt):,} to learn from, {len(held_out):,} held out\n"
+          f"tokens    {tokenizer.vocabulary_size} different ones; the longest text has {longest - 2}\n"
+          f"model     transformer, {settings.layers} + {settings.layers} layers, width {settings.width}: "
+          f"{len(model.flat):,} parameters\nkernels   {cpu.status()}\n"
+          f"training  {settings.steps} steps of {settings.batch_size} pairs", flush=True)
     fit(model, settings, batches(settings, tokenizer, learnt))
     if out:
         checkpoint.save(out / "model", model, tokenizer)
@@ -231,7 +236,7 @@ def main(settings):
         results |= ask(model, tokenizer, held_out, settings, workers)
         if settings.say:
             for language in sorted({language for language, _, _ in learnt}):
-                said = translate(model, tokenizer, [(language, settings.say)], settings.beams, workers)[0]
+                said = translate(model, tokenizer, [(language, settings.say)], settings.beams, workers, settings.alpha)[0]
                 print(f"\n{settings.say}  ->  {said}")
     if out:
         write_results(out, results)
@@ -241,7 +246,7 @@ def main(settings):
 def ask(model, tokenizer, held_out, settings, workers):
     """Translate what was held out, one token at a time and with beam search; print and return the shares that are right."""
     results = {"exact": {}, "exact_greedy": {}}
-    written = {beams: translate(model, tokenizer, [pair[:2] for pair in held_out], beams, workers)
+    written = {beams: translate(model, tokenizer, [pair[:2] for pair in held_out], beams, workers, settings.alpha)
                for beams in dict.fromkeys((1, settings.beams))}
     for language in dict.fromkeys(pair[0] for pair in held_out):
         mine = [i for i, pair in enumerate(held_out) if pair[0] == language]

@@ -46,8 +46,8 @@ def add_lora(model, rank=4, alpha=8.0, layers=("query", "value"), trained=(), se
     rng, dtype = np.random.default_rng(seed), model.flat.data.dtype
     places = [place for place in places_of(model, Linear) if place[1] in layers]
     if not places or rank < 1:
-        raise UserError(f"LoRA of rank {rank} beside layers called {', '.join(layers)} can't be: the rank has to be at least "
-                        "1, and the model to have such layers")
+        raise UserError(f"LoRA of rank {rank} beside layers called {', '.join(layers)} can't be: the rank has to be at "
+                        "least 1, and the model to have such layers")
     model.groups_without_lora = {name: p.group for name, p in model.named_parameters()}
     for name, p in model.named_parameters():
         if not name.startswith(tuple(trained)):
@@ -58,7 +58,8 @@ def add_lora(model, rank=4, alpha=8.0, layers=("query", "value"), trained=(), se
 
 
 def merge_lora(model):
-    """Have each layer do by its own matrix what it does with the thin ones (2), and free what was frozen. Returns the model."""
+    """Have each layer do by its own matrix what it does with the thin ones (2), and free what was frozen. Returns the
+    model."""
     dtype = model.flat.data.dtype
     for module, name, layer in places_of(model, LoRALinear):
         setattr(module, name, layer.merged())

@@ -98,8 +98,8 @@ def test_it_begins_as_the_model_was(backend):
 def test_only_the_thin_matrices_are_trained_and_what_was_asked_for():
     model = add_lora(Classifier(body(), 3), rank=2, trained=("head",))
     names = {name for name, p in model.flat.parameters.items() if p.group != "frozen"}
-    assert names == {f"body.blocks.{i}.attention.{layer}.{x}" for i in range(2) for layer in ("query", "value") for x in "ab"} \
-        | {"head.w", "head.b"}
+    thin = {f"body.blocks.{i}.attention.{layer}.{x}" for i in range(2) for layer in ("query", "value") for x in "ab"}
+    assert names == thin | {"head.w", "head.b"}
     assert model.flat.grad.size == 2 * 2 * (2 * 12 + 2 * 12) + 3 * 12 + 3
     before, texts = model.flat.data.copy(), some_texts()
     optimizer = AdamW(model.flat)

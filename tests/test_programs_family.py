@@ -64,7 +64,8 @@ def test_a_mistake_with_switch_is_one_line(place, flags, said):
 def test_counting_shows_a_sentence_factor_by_factor(place, tmp_path, unit, order):
     flags = ["--data", "text.txt", "--unit", unit, "--order", order, "--sentence", "To be, or not", "--out", tmp_path]
     output, found = succeeds(program("count", *flags, "--length", "40", cwd=place)), results(tmp_path)
-    factors = [float(line.split(" = ")[1].split()[0]) for line in output.splitlines() if line.startswith("  p(") and "|" in line]
+    lines = [line for line in output.splitlines() if line.startswith("  p(") and "|" in line]
+    factors = [float(line.split(" = ")[1].split()[0]) for line in lines]
     assert len(factors) == (13 if unit == "char" else 5)
     assert math.log(math.prod(factors)) == pytest.approx(found["log_probability"], abs=1e-3)
     assert list(found["losses"]) == [str(n) for n in range(1, order + 1)]
@@ -152,8 +153,8 @@ def test_translation_of_numbers_holds_out_blocks(place):
     assert ("de", "two", "zwei") in learnt and ("fr", "ninety-nine", "quatre-vingt-dix-neuf") in learnt
     numbers = {source for _, source, _ in held_out}
     assert len(numbers) == 200 and not numbers & {source for _, source, _ in learnt}
-    output = succeeds(program(*TRANSLATE, "--numbers", "200", cwd=place))
-    assert "French: " in output and "German: " in output and "pairs     200 to learn from, 200 held out" in output
+    output = succeeds(program(*TRANSLATE, cwd=place))
+    assert "French: " in output and "German: " in output and "pairs     600 to learn from, 200 held out" in output
 
 
 @pytest.mark.parametrize("content, flags, said", [
@@ -197,7 +198,7 @@ def test_a_mistake_with_blanks_is_one_line(place, flags, said):
 
 # ---- examples/finetune.py ----
 
-LABELLED = "".join(f"{label}\t{text} {n}\n" for n in range(20) for label, text in (("day", "the sun is up"), ("night", "the moon")))
+LABELLED = "".join(f"day\tthe sun is up {n}\nnight\tthe moon {n}\n" for n in range(20))
 FINETUNE = "finetune", "--data", "labelled.tsv", "--preset", "quick", "--workers", "1", "--out", "finetune"
 
 
@@ -211,13 +212,15 @@ def test_fine_tuning_is_compared_by_labels_and_goes_on(place):
     assert "Fine-tuning with 10% of the labels" in output
     assert not HAS_MATPLOTLIB or (place / "finetune/finetune.png").exists()
     again = succeeds(program(*FINETUNE, cwd=place))
-    assert results(place / "finetune")["runs"] == found["runs"] and "without labels" in output and "without labels" not in again
+    assert results(place / "finetune")["runs"] == found["runs"]
+    assert "without labels" in output and "without labels" not in again
 
 
 @pytest.mark.parametrize("content, flags, said", [
     ("day\tthe sun\nnight\n", (), "line 2 of labels.tsv should be a label, a tab and a text"),
     ("day\tthe sun\n", (), "has 1 texts of 1 classes"), (LABELLED, ("--rank", "0"), "rank 0"),
-    (LABELLED, ("--data", "none.tsv"), "there is no file none.tsv"), (LABELLED, ("--task", "mood"), "expected one of kind, play"),
+    (LABELLED, ("--data", "none.tsv"), "there is no file none.tsv"),
+    (LABELLED, ("--task", "mood"), "expected one of kind, play"),
 ])
 def test_a_mistake_in_fine_tuning_is_one_line(place, content, flags, said):
     (place / "labels.tsv").write_text(content, encoding="utf-8")

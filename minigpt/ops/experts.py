@@ -60,7 +60,8 @@ def experts_backward(dy, saved):
 def check(x, gate, w1, w2, choice, *, capacity=None, activation="gelu"):
     E, C, F = w1.shape
     if x.shape[-1] != C or w2.shape[:2] != (E, F) or 0 in w1.shape + w2.shape:
-        raise ValueError(f"experts: rows of {x.shape[-1]} numbers and matrices {w1.shape} and {w2.shape} do not fit together")
+        raise ValueError(f"experts: rows of {x.shape[-1]} numbers and matrices {w1.shape} and {w2.shape} do not fit "
+                         "together")
     if gate.shape != x.shape[:-1] or choice.shape != gate.shape or choice.dtype.kind not in "iu":
         raise ValueError(f"experts: rows {x.shape[:-1]} need as many gates and integer choices, not {gate.shape} and "
                          f"{choice.dtype} of {choice.shape}")
