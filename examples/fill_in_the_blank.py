@@ -1,6 +1,6 @@
 """A BERT and a GPT are asked for the same missing characters: the one sees both sides of a blank, the other the left one.
 
-    python examples/fill_in_the_blank.py                                two trainings: about four minutes on two idle cores
+    python examples/fill_in_the_blank.py                                two trainings: about nine minutes on two idle cores
     python examples/fill_in_the_blank.py --preset quick                 seconds, to see all of it work; it learns nothing yet
     python examples/fill_in_the_blank.py --text "To be, or n_t to be"   a blank of yours, written as _
     python examples/fill_in_the_blank.py --data my.txt                  any text of yours
@@ -41,7 +41,7 @@ class Settings(TrainSettings):
     text: str | None = None         # a text with one blank or more, written as _, to be filled in (none: held-out lines)
     data: str | None = None         # a text file in UTF-8 (none: tiny Shakespeare)
     out: str | None = None          # folder for results.json and both models (none: the next free runs/blank-N)
-    steps: int = 700                # updates of each of the two
+    steps: int = 2000               # updates of each of the two
     batch_size: int = 32            # sequences in an update
     context: int = 64               # characters in a sequence
     layers: int = 4                 # blocks

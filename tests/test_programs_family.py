@@ -46,11 +46,11 @@ def test_switch_shows_what_its_experts_do_and_goes_on(place):
     assert len(found["use"]) == 2 and all(sum(block) == pytest.approx(1) for block in found["use"])
     assert "expert 3" in output and "block 2" in output and f"{found['difference']:+.4f}" in output
     assert succeeds(program(*SWITCH, cwd=place)) == output          # nothing is trained again
+    one_line(program(*SWITCH, "--steps", "4", cwd=place), "holds other results than those of this text")
 
 
 @pytest.mark.parametrize("flags, said", [
     (("--experts", "1"), "experts is 1, but a choice takes 2"),
-    (("--steps", "4"), "holds other results than those of this text"),
     (("--data", "short.txt"), "too few for a context of 16"),
     (("--capacity", "0", "--out", "other"), "capacity is 0.0"),
 ])
@@ -102,6 +102,7 @@ def test_architectures_are_compared_and_a_stopped_comparison_goes_on(place):
     assert after["runs"][:2] == found["runs"]
     assert [(run["network"], run["seed"]) for run in after["runs"][2:]] == [("switch", 1), ("gpt", 2), ("switch", 2)]
     assert after["summary"]["gpt"]["spread"] > 0 and "Switch against GPT" in more
+    one_line(program(*COMPARE, "--order", "4", cwd=place), "holds other results than those of this text")
 
 
 def test_networks_of_about_the_same_size_are_compared():
@@ -122,7 +123,6 @@ def test_spans_cover_every_length_of_context_once():
     (("--only", "gru"), "there is no network 'gru': --only takes some of rnn,lstm,gpt,switch"),
     (("--points", "13"), "points is 13, but there are 12 steps only"), (("--seeds", "0"), "seeds is 0"),
     (("--width", "33"), "can't be divided"), (("--data", "short.txt"), "too few for a context of 16"),
-    (("--order", "4"), "holds other results than those of this text"),
 ])
 def test_a_mistake_in_comparing_is_one_line(place, flags, said):
     one_line(program(*COMPARE, *flags, cwd=place), said)
@@ -183,6 +183,7 @@ def test_blanks_are_filled_in_by_both_and_nothing_is_trained_twice(place):
     again = succeeds(program(*BLANK, "--text", "To b_, or n_t", cwd=place))
     assert "character 5" in again and "character 12" in again and "truly" not in again
     assert (place / "blank/gpt/model.safetensors").read_bytes() == before
+    one_line(program(*BLANK, "--steps", "11", cwd=place), "holds models of another text or of other settings")
     for guess in results(place / "blank")["guesses"]:
         assert 0 < sum(p for _, p in guess["bert"]) <= 1 + 1e-6 and "_" not in [c for c, _ in guess["bert"]]
 
@@ -190,7 +191,7 @@ def test_blanks_are_filled_in_by_both_and_nothing_is_trained_twice(place):
 @pytest.mark.parametrize("flags, said", [
     (("--text", "To be"), "has no blank: write _"), (("--text", "天_"), "characters outside the vocabulary"),
     (("--text", "_" * 17), "the text has 17 characters, and the models read 16"), (("--share", "0"), "share is 0.0"),
-    (("--steps", "11"), "holds models of another text or of other settings"), (("--data", "short.txt"), "too few"),
+    (("--data", "short.txt"), "too few"),
 ])
 def test_a_mistake_with_blanks_is_one_line(place, flags, said):
     one_line(program(*BLANK, *flags, cwd=place), said)
