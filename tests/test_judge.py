@@ -151,8 +151,10 @@ def test_all_stages_run_and_leave_their_records(world, model, template, tmp_path
     reward, figures = learn_reward(model, compared, ComparisonSettings(batch_size=16), tmp_path / "reward", workers=1)
     assert 0 <= figures["accuracy"] <= 1 and figures["comparisons"] == len(compared[0])
     small = {"iterations": 2, "replies": 8, "length": 6, "batch_size": 8, "learning_rate": 1e-2}
-    ran = {"ppo": reinforce(PPO, model, reward, world, template, judge, PPOSettings(**small), tmp_path / "ppo", 40, 1),
-           "grpo": reinforce(GRPO, model, reward, world, template, judge, GRPOSettings(**small, group=4), tmp_path / "grpo", 40, 1),
+    ran = {"ppo": reinforce(PPO, model, reward, world, template, judge, PPOSettings(**small), tmp_path / "ppo", 40,
+                            replay=[lesson.messages for lesson in lessons_to_judge(world, 30, 1)], workers=1),
+           "grpo": reinforce(GRPO, model, reward, world, template, judge, GRPOSettings(**small, group=4), tmp_path / "grpo", 40,
+                             workers=1),
            "dpo": prefer_directly(model, compared, DPOSettings(batch_size=16), tmp_path / "dpo", workers=1)}
     before = measure(model, model, world, template, judge, 20, length=6, workers=1)
     assert before.kl == 0 and len(before.scores) == len(before.questions) > 5

@@ -1,5 +1,5 @@
-"""Learning from preferences and rewards: what PPO, GRPO, DPO and a reward model promise, on models of a few thousand numbers."""
-import dataclasses
+"""Learning from preferences and rewards: what PPO, GRPO, DPO and a reward model promise,
+on models of a few thousand numbers."""
 
 import numpy as np
 import pytest
@@ -9,20 +9,19 @@ from hypothesis.extra import numpy as hnp
 from lively import V, lively_model
 from numerics import check_model
 
-from minigpt import no_grad
+from minigpt import checkpoint
 from minigpt.align import comparisons as compare
 from minigpt.align.comparisons import Comparison, ComparisonSettings
 from minigpt.align.dpo import DPOSettings, dpo_loss, reply_log_probability, train_dpo
 from minigpt.align.grpo import GRPO, GRPOSettings, group_advantages
-from minigpt.align.ppo import PPO, PPOSettings, Policy, advantages, rewards_of, whiten
+from minigpt.align.ppo import PPO, PPOSettings, advantages, rewards_of
 from minigpt.align.replies import Batch, Reply, divergence, in_batches, in_order, masked_mean, sample
-from minigpt.align.reward import (RewardModel, agreement, bradley_terry, calibrate, load_reward, save_reward,
+from minigpt.align.reward import (RewardModel, agreement, bradley_terry, load_reward, save_reward,
                                   train_reward)
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
-from minigpt.nn import flatten
-from minigpt.optim import AdamW
 from minigpt.parallel import Workers
 from minigpt.settings import UserError
+from minigpt.tokenizers import CharTokenizer
 
 CONTEXT, END, FAVOURITE = 16, 1, 3
 NAMES = st.sampled_from(["gpt", "gpt_modern"])
@@ -40,7 +39,7 @@ def some_replies(draw, least=1):
     return [Reply(rng.integers(V, size=p), rng.integers(V, size=r), draw(st.booleans())) for p, r in lengths]
 
 
-def replies_of(number, seed=0, dtype=np.int64):
+def replies_of(number, seed=0):
     rng = np.random.default_rng(seed)
     return [Reply(rng.integers(V, size=rng.integers(1, 7)), rng.integers(V, size=rng.integers(1, 8))) for _ in range(number)]
 
@@ -105,6 +104,14 @@ def test_divergence_is_the_exact_sum_and_never_negative(x, y, near, dtype):
     assert (divergence(x, x) == 0).all()
 
 
+def test_divergence_stays_above_zero_where_the_plain_sum_is_rounded_below():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 9))
+    y = x + 1e-9 * rng.normal(size=x.shape)
+    log_p, log_q = (z - np.log(np.exp(z).sum(-1, keepdims=True)) for z in (x, y))
+    assert (np.exp(log_p) * (log_p - log_q)).sum(-1).min() < 0 <= divergence(x, y).min()
+
+
 @given(replies=some_replies(), gamma=st.sampled_from([0.9, 1.0]), lam=st.sampled_from([0.0, 0.5, 0.95, 1.0]),
        seed=st.integers(0, 99))
 def test_advantages_are_the_double_sum_that_defines_them(replies, gamma, lam, seed):
@@ -161,7 +168,8 @@ def test_whitened_advantages_have_mean_0_and_deviation_1_over_replies_alone():
     assert all((e.advantages[~e.mask] == 0).all() for e in seen)
 
 
-@given(scores=hnp.arrays(np.float64, 12, elements=st.integers(-9, 9).map(lambda n: n / 4)), shift=st.floats(-9, 9), group=st.sampled_from([2, 3, 4, 6]))
+@given(scores=hnp.arrays(np.float64, 12, elements=st.integers(-9, 9).map(lambda n: n / 4)), shift=st.floats(-9, 9),
+       group=st.sampled_from([2, 3, 4, 6]))
 def test_group_advantages_compare_within_a_group_only(scores, shift, group):
     A = group_advantages(scores, group)
     g = A.reshape(-1, group)
@@ -228,6 +236,23 @@ def test_the_gradient_of_the_loss_is_its_slope(make, changes, moved):
     check_model(lambda: trainer.loss(trainer.policy, e, int(e.mask.sum())), trainer.policy.flat)
     clipped = masked_mean([abs(e.ratio - 1) > 0.2], [e.mask])
     assert clipped == 0 if moved == 0.003 else 0.2 < clipped < 1
+
+
+@pytest.mark.parametrize("make", [make_ppo, make_grpo])
+def test_demonstrations_are_replayed_with_their_own_loss(make):
+    rng = np.random.default_rng(6)
+    x, y = rng.integers(V, size=(3, 9)), rng.integers(-1, V, size=(3, 9))
+    trainer, seen, gradients = make(replay_weight=0.7, learning_rate=1e-9), None, []
+    for replay in None, lambda n: (x, y):
+        trainer.replay = replay
+        with Workers(trainer.policy, 1) as workers:
+            seen = seen or look(trainer, replies_of(6))
+            trainer.update(workers, seen)
+        gradients.append(trainer.policy.flat.grad.copy())
+    trainer.policy.flat.grad[...] = 0
+    (trainer.speaker(trainer.policy).loss(x, y) * 0.7).backward()
+    np.testing.assert_allclose(gradients[1] - gradients[0], trainer.policy.flat.grad, rtol=1e-4, atol=1e-6)
+    assert np.abs(trainer.policy.flat.grad).max() > 0.01
 
 
 def test_a_gain_beyond_the_clip_has_no_gradient_and_a_loss_there_has():
@@ -381,15 +406,12 @@ def test_a_reward_model_learns_what_is_preferred_and_is_saved(tmp_path):
     assert agreement(reward, toy_comparisons(100, seed=5)) > 0.9
     scores = reward.scores([side for c in known for side in (c.chosen, c.rejected)])
     assert scores.mean() == pytest.approx(0, abs=1e-5) and scores.std() == pytest.approx(1, abs=1e-5)
-    from minigpt.tokenizers import CharTokenizer
     save_reward(tmp_path / "reward", reward, CharTokenizer("abcdefghijklmnop"))
-    loaded, tokenizer = load_reward(tmp_path / "reward")
+    loaded, _ = load_reward(tmp_path / "reward")
     np.testing.assert_array_equal(loaded.scores([known[0].chosen]), reward.scores([known[0].chosen]))
 
 
 def test_mistakes_with_settings_and_files_are_sentences(tmp_path):
-    from minigpt import checkpoint
-    from minigpt.tokenizers import CharTokenizer
     checkpoint.save(tmp_path / "plain", toy(), CharTokenizer("abcdefghijklmnop"))
     with pytest.raises(UserError, match="holds no reward model"):
         load_reward(tmp_path / "plain")

@@ -67,8 +67,8 @@ def fit(workers, loss, comparisons, settings):
     """
     model, rng = workers.model, np.random.default_rng([settings.seed, 0])
     optimizer = AdamW(model.flat, decay=0.0)
-    batches = [order[i:i + settings.batch_size] for order in (rng.permutation(len(comparisons)) for _ in range(settings.epochs))
-               for i in range(0, len(comparisons), settings.batch_size)]
+    orders = [rng.permutation(len(comparisons)) for _ in range(settings.epochs)]
+    batches = [order[i:i + settings.batch_size] for order in orders for i in range(0, len(order), settings.batch_size)]
     for step, which in enumerate(batches):
         which = sorted(which, key=lambda i: len(comparisons[i].chosen) + len(comparisons[i].rejected))
         parts = [both_sides([comparisons[i] for i in which[j:j + settings.micro_batch]])

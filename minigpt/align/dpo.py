@@ -60,6 +60,9 @@ def train_dpo(model, comparisons, settings=DPOSettings(), workers=None, report=l
         raise UserError("there are no comparisons to learn from: every one was longer than the context, or none was given")
     policy = flatten(copy.deepcopy(model), model.flat.data.dtype)
     with Workers(policy, workers) as crew:
-        for record in fit(crew, lambda m, batch, total: dpo_loss(m, model, batch, settings.beta, total), comparisons, settings):
+        def loss(policy, batch, total):
+            return dpo_loss(policy, model, batch, settings.beta, total)
+
+        for record in fit(crew, loss, comparisons, settings):
             report(record)
     return policy

@@ -1,7 +1,7 @@
 """The stages that learn from feedback, in the order in which they are run: comparisons to a reward model, the reward model to
 a policy by PPO or GRPO, or comparisons straight to a policy by DPO; and what became of a policy, measured.
 
-    judge = Judge(template, mistakes=0.1)
+    judge = Judge(template)
     compared = gather(model, world, template, judge, 4000, seed=1)      comparisons: to learn from, and held out
     reward, figures = learn_reward(model, compared, settings, out)
     policy, records = reinforce(PPO, model, reward, world, template, judge, PPOSettings(), out)
@@ -23,7 +23,9 @@ from .dpo import DPOSettings, train_dpo
 from .judge import is_held_out, lessons_to_judge
 from .replies import divergence, in_batches, in_order, sample
 from .reward import agreement, train_reward
+from .sft import Demonstrations
 
+REPLAYED = 4                        # rows of demonstrations in an update
 SHOWN = {"loss": "loss", "accuracy": "accuracy", "reward": "reward", "true_score": "true score", "kl": "KL", "beta": "beta",
          "length": "length"}
 
@@ -36,7 +38,8 @@ class Log:
 
     def __call__(self, record):
         self.metrics.add(**record)
-        self.progress.update(record["step"], "  ".join(f"{name} {record[key]:.3f}" for key, name in SHOWN.items() if key in record))
+        shown = [f"{name} {record[key]:.3f}" for key, name in SHOWN.items() if key in record]
+        self.progress.update(record["step"], "  ".join(shown))
 
     def close(self):
         self.progress.close()
@@ -72,11 +75,16 @@ def reward_figures(reward, labelled):
             "true_accuracy": float(np.where(mistaken, 1 - right, right).mean()), "held_out": len(labelled)}
 
 
-def reinforce(kind, model, reward, world, template, judge, settings, out=".", prompts=2000, workers=None):
-    """(policy, records) by PPO or GRPO, `kind`, from a reward model (or any function of replies)."""
+def reinforce(kind, model, reward, world, template, judge, settings, out=".", prompts=2000, replay=None, workers=None):
+    """(policy, records) by PPO or GRPO, `kind`, from a reward model (or any function of replies).
+
+    replay: conversations of fine-tuning, to be replayed meanwhile, REPLAYED rows an update; or None.
+    """
+    if replay is not None:
+        replay = Demonstrations(template, replay, model.config.context, REPLAYED, settings.seed).batch
     asked = [lesson.question for lesson in lessons_to_judge(world, prompts, [settings.seed, 2])
              if not is_held_out(lesson.question)]
-    trainer = kind(model, getattr(reward, "scores", reward), settings, template.end, workers=workers,
+    trainer = kind(model, getattr(reward, "scores", reward), settings, template.end, replay=replay, workers=workers,
                    judge=lambda chosen, replies: judge.scores([asked[i] for i in chosen], replies))
     log = Log(out, settings.iterations)
     for record in trainer.train([template.prompt(list(question.messages)) for question in asked]):

@@ -50,8 +50,8 @@ class GRPO(PPO):
     def language_model(self):
         return flatten(copy.deepcopy(self.policy), self.policy.flat.data.dtype)
 
-    def speaker(self):
-        return self.policy
+    def speaker(self, policy):
+        return policy
 
     def choose(self, rng, number):
         """Which prompts are taken in a round, (N,): each one `group` times, one behind another."""

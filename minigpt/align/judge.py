@@ -11,8 +11,9 @@ rambling.
     how long        -0.03 for each word beyond 12, at most -0.6; -0.5 for a reply that did not end
 
 Of two replies it prefers the one of the higher score; but a share of its labels, drawn at random, is the wrong way round,
-as people's are. Replies whose scores are nearer than 0.2 are not compared: people could not tell. Whoever has preferences of people's own hands them in as a file
-(chat.read_preferences, comparisons.from_preferences): nothing that learns from them knows of the judge.
+as people's are. Replies whose scores are nearer than 0.2 are not compared: people could not tell. Whoever has preferences
+of people's own hands them in as a file (chat.read_preferences, comparisons.from_preferences): nothing that learns from
+them knows of the judge.
 """
 import zlib
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ def wrong(rng, world, lesson):
     """A reply that looks like a right one."""
     question, text = lesson.question, lesson.reply[-1]["content"]
     if question.kind == "fact":
-        values = world.values[question.attribute]
+        values = world.values[question.attribute]                           # in Chinese there are others, of languages
         if question.attribute == "language" and not question.answer.isascii():
             values = sorted({country.language_in_chinese for country in world.countries})
         head, _, tail = text.rpartition(question.answer)

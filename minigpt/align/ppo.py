@@ -36,6 +36,11 @@ The log-probabilities of "old" come from the same forward pass over the same arr
 sampler and its cache, which round differently: so at the first update every ratio is exactly 1.
 
     (6)  e = clip(KL / target - 1, -0.2, 0.2);   beta <- beta (1 + 0.1 e)            KL in nats a reply (Ziegler et al.)
+
+What no reply is about is forgotten meanwhile: how to call a tool, say. So demonstrations can be replayed beside the replies
+("PPO-ptx" of Ouyang et al., who replay the text of pre-training), with the loss that they were learnt with:
+
+    (7)  loss  <-  loss + c_r mean of -log pi(token) over some demonstrations
 """
 from dataclasses import dataclass
 
@@ -67,6 +72,7 @@ class PPOSettings:
     lam: float = 0.95               # lambda of the generalised advantages
     value_weight: float = 0.1       # c_v
     entropy_weight: float = 0.0     # c_h
+    replay_weight: float = 0.5      # c_r, where there are demonstrations to replay
     unfinished: float = 1.0         # what the score of a reply that has not ended is lowered by
     clip: float = 1.0               # largest norm of a gradient
     seed: int = 1                   # of the prompts, the replies and the order
@@ -110,14 +116,16 @@ class PPO:
         trainer.language_model()                        # what became of the model
 
     reward(replies) -> scores (N,). judge(indices, replies) -> true scores (N,), which are logged and never learnt from;
-    indices say which prompts were taken. end: the token that ends a reply. workers: threads; None: one a core.
+    indices say which prompts were taken. end: the token that ends a reply. replay(n) -> inputs and targets (R, T) of some
+    demonstrations for the n-th update, as sft.Demonstrations.batch gives them; None: no replay. workers: threads; None: one
+    a core.
     """
 
-    def __init__(self, model, reward, settings, end, judge=None, workers=None):
+    def __init__(self, model, reward, settings, end, judge=None, replay=None, workers=None):
         self.reference, self.reward, self.settings, self.end, self.judge = model, reward, settings, end, judge
         self.policy = self.make_policy(model)
         self.optimizer = AdamW(self.policy.flat, decay=0.0)
-        self.workers = workers
+        self.replay, self.workers = replay, workers
         self.beta, self.round = settings.beta, 0
 
     def make_policy(self, model):
@@ -127,9 +135,9 @@ class PPO:
         """A copy of the policy without its value head."""
         return self.policy.language_model()
 
-    def speaker(self):
-        """The language model in the policy, for sampling."""
-        return self.policy.body
+    def speaker(self, policy):
+        """The language model in a policy: what samples, and what demonstrations are replayed to."""
+        return policy.body
 
     def train(self, prompts):
         """Yields the record of each round. prompts: int64 arrays."""
@@ -142,7 +150,7 @@ class PPO:
         s, seed = self.settings, [self.settings.seed, self.round]
         rng = np.random.default_rng([*seed, 0])
         chosen = self.choose(rng, len(prompts))
-        replies = sample(self.speaker(), [prompts[i] for i in chosen], s.length, self.end, [*seed, 1],
+        replies = sample(self.speaker(self.policy), [prompts[i] for i in chosen], s.length, self.end, [*seed, 1],
                          workers=workers.number)
         scores = self.reward(replies) - s.unfinished * np.array([not reply.ended for reply in replies])     # (N,)
         parts = in_batches(replies, s.micro_batch)
@@ -187,7 +195,10 @@ class PPO:
     def update(self, workers, seen):
         """One update from some micro-batches. Returns the norm of the gradient."""
         tokens = sum(int(e.mask.sum()) for e in seen)
-        loss = workers.gradient(lambda policy, e: self.loss(policy, e, tokens), seen)
+        shares = [lambda policy, e=e: self.loss(policy, e, tokens) for e in seen]
+        if self.replay is not None:
+            shares.append(self.replayed(*self.replay(self.optimizer.steps)))
+        loss = workers.gradient(lambda policy, share: share(policy), shares)
         check_finite(loss, self.round + 1)
         lr = self.settings.learning_rate * (1 - self.round / self.settings.iterations)
         return self.optimizer.step(lr, self.settings.clip, workers.map)
@@ -205,6 +216,11 @@ class PPO:
             loss = loss - entropy(logits) * s.entropy_weight
         e.ratio = ratio.data
         return (loss * e.mask).sum() * (1 / tokens)
+
+    def replayed(self, x, y):
+        """The loss of demonstrations (7), as a function of a policy."""
+        weight, tokens = self.settings.replay_weight, max(1, int((y >= 0).sum()))
+        return lambda policy: self.speaker(policy).loss(x, y, total=tokens) * weight
 
     def record(self, seen, replies, scores):
         """The figures of a round, of the policy as it was when it spoke; clip_fraction as it was in the last epoch."""
