@@ -132,6 +132,13 @@ class Run:
         return Template(self.load("pretrain").tokenizer)
 
     @cached_property
+    def conversations(self):
+        """(demonstrations that fit the context, how many were cut, how many were left out): the world's and the user's."""
+        made = [one.messages for one in demonstrations(self.world, self.settings.taught, self.settings.seed)]
+        own = [] if self.settings.demonstrations is None else read_conversations(self.settings.demonstrations)
+        return fitted(made + own, self.template, self.settings.context)
+
+    @cached_property
     def judge(self):
         return Judge(self.template, self.settings.mistakes, self.settings.seed)
 
@@ -214,10 +221,7 @@ def new_model(settings, text):
 def sft(run):
     """The model that answers."""
     s, template, model = run.settings, run.template, run.load("pretrain").model
-    conversations = [one.messages for one in demonstrations(run.world, s.taught, s.seed)]
-    if s.demonstrations is not None:
-        conversations += read_conversations(s.demonstrations)
-    conversations, cut, left_out = fitted(conversations, template, s.context)
+    conversations, cut, left_out = run.conversations
     print(f"sft       {len(conversations):,} demonstrations; longer than {s.context} tokens: {cut} cut after a turn, "
           f"{left_out} left out")
     print(f"          {template.view(*template.render(conversations[0]))}")
@@ -253,8 +257,8 @@ def grpo(run):
 
 def reinforced(run, stage, kind, settings):
     rewarding, _ = load_reward(run.folder("reward"))
-    policy, records = feedback.reinforce(kind, run.load("sft").model, rewarding, run.world, run.template, run.judge, settings,
-                                         run.log(stage), workers=run.workers)
+    policy, records = feedback.reinforce(kind, run.load("sft").model, rewarding, run.world, run.template, run.judge,
+                                         settings, run.log(stage), replay=run.conversations[0], workers=run.workers)
     checkpoint.save(run.folder(stage), policy, run.template.tokenizer)
     return records[-1] | against_sft(run, policy)
 
