@@ -57,12 +57,16 @@ def digits():
 
 
 def from_folder(folder):
+    paths = sorted(folder.glob("*/*.png"))
+    if not paths:
+        raise UserError(f"{folder} holds no pictures: it needs a folder of .png files for each class, such as "
+                        f"{folder / 'seven' / '1.png'}")
     try:
         from matplotlib.image import imread
     except ImportError:
         raise UserError("PNG files are read by matplotlib: pip install matplotlib, or give an .npz file") from None
     images, labels = [], []
-    for path in sorted(folder.glob("*/*.png")):
+    for path in paths:
         try:
             pixels = imread(path)
         except (OSError, ValueError, SyntaxError) as error:                     # SyntaxError: a broken PNG
@@ -73,9 +77,6 @@ def from_folder(folder):
                             f"{images[0].shape[0]} x {images[0].shape[1]}: make all of one size")
         images.append(grey)
         labels.append(path.parent.name)
-    if not images:
-        raise UserError(f"{folder} holds no pictures: it needs a folder of .png files for each class, such as "
-                        f"{folder / 'seven' / '1.png'}")
     return np.stack(images), labels
 
 
