@@ -38,7 +38,7 @@ from minigpt.models.rnn import RNN, RNNConfig
 from minigpt.models.switch import Switch, SwitchConfig
 from minigpt.ops import log_softmax
 from minigpt.parallel import Workers
-from minigpt.report import prepare_folder, write_results
+from minigpt.report import prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import check_finite, learning_rate, make_optimizer, micro_batch_size, training_step, validation_loss
@@ -274,13 +274,11 @@ def verdicts(settings, results, found):
 
 def plot(out, settings, results, runs):
     """compare.png: loss against tokens, and against the context. None, or a sentence that says why there is no picture."""
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError:
-        return "no compare.png: pip install matplotlib to get it"
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), constrained_layout=True)
+    return save_picture(out / "compare.png", (11, 4.5), lambda figure: draw(figure, settings, results, runs))
+
+
+def draw(figure, settings, results, runs):
+    left, right = figure.subplots(1, 2)
     colours = dict(zip(NETWORKS, ("tab:red", "tab:orange", "tab:blue", "tab:green")))
     for run in runs:
         name, first = run["network"], run["seed"] == settings.seed
@@ -298,13 +296,6 @@ def plot(out, settings, results, runs):
     for axes in left, right:
         axes.grid(alpha=0.3)
         axes.legend()
-    try:
-        figure.savefig(out / "compare.png", dpi=120)
-    except OSError as error:
-        return f"no compare.png: it can't be written ({error.strerror})"
-    finally:
-        plt.close(figure)
-    return None
 
 
 def by_span(by_context, context):

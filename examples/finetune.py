@@ -33,7 +33,7 @@ from minigpt.lora import add_lora, merge_lora
 from minigpt.models.classifier import Classifier
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.parallel import Workers
-from minigpt.report import prepare_folder, write_results
+from minigpt.report import prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import TrainSettings, fit
@@ -295,26 +295,17 @@ def table(runs):
 
 def plot(out, runs, guessing):
     """finetune.png: the share right over the number of labels. None, or a sentence that says why there is no picture."""
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError:
-        return "no finetune.png: pip install matplotlib to get it"
-    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+    return save_picture(out / "finetune.png", (7, 4.5), lambda figure: draw(figure, runs, guessing))
+
+
+def draw(figure, runs, guessing):
+    axes = figure.add_subplot()
     for name in runs[0]["accuracy"]:
         axes.plot([run["labels"] for run in runs], [run["accuracy"][name] for run in runs], "o-", ms=4, label=name)
     axes.axhline(guessing, color="0.3", lw=1, ls="--", label="always the most frequent")
     axes.set(xscale="log", xlabel="labelled texts", ylabel="share of texts that were not learnt from, classified rightly")
     axes.grid(alpha=0.3)
     axes.legend()
-    try:
-        figure.savefig(out / "finetune.png", dpi=120)
-    except OSError as error:
-        return f"no finetune.png: it can't be written ({error.strerror})"
-    finally:
-        plt.close(figure)
-    return None
 
 
 if __name__ == "__main__":

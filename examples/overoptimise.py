@@ -12,7 +12,6 @@ PPO loose on it twice, with beta = 0 and with a beta that adapts; it prints both
 (overoptimisation.png, with matplotlib). About 5 minutes on two cores.
 """
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from minigpt import checkpoint
@@ -22,7 +21,7 @@ from minigpt.align.feedback import learn_reward, reinforce
 from minigpt.align.judge import Judge, gather
 from minigpt.align.ppo import PPO, PPOSettings
 from minigpt.align.world import World
-from minigpt.report import prepare_folder, write_results
+from minigpt.report import prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 
 
@@ -90,13 +89,11 @@ def summary(runs):
 
 def plot(runs, path):
     """Both scores over the KL, a panel for each run. Returns None, or a sentence that says why there is none."""
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError:
-        return "no picture: pip install matplotlib to get it"
-    figure, panels = plt.subplots(1, len(runs), figsize=(9, 4), sharey=True, squeeze=False, constrained_layout=True)
+    return save_picture(path, (9, 4), lambda figure: draw(figure, runs))
+
+
+def draw(figure, runs):
+    panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)
     for axes, (name, records) in zip(panels[0], runs.items()):
         for key, label in ("reward", "the reward model's score"), ("true_score", "the judge's true score"):
             axes.plot([record["kl"] for record in records], [record[key] for record in records], "o-", ms=3, lw=0.8, label=label)
@@ -104,13 +101,6 @@ def plot(runs, path):
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("score")
     panels[0][0].legend()
-    try:
-        figure.savefig(Path(path), dpi=120)
-    except OSError as error:
-        return f"no picture: it can't be written ({error.strerror})"
-    finally:
-        plt.close(figure)
-    return None
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def test_both_runs_are_told_and_left_behind(tmp_path):
     for folder in "reward", "beta-0", "beta-adapts":
         assert (tmp_path / "out" / folder / "metrics.jsonl").exists()
     picture = tmp_path / "out/overoptimisation.png"
-    assert picture.exists() or "no picture: pip install matplotlib" in result.stdout
+    assert picture.exists() or ".png: pip install matplotlib" in result.stdout
 
 
 @pytest.mark.parametrize("flags, said", [(("--run", "nothing"), "there is no folder nothing"),

@@ -19,6 +19,7 @@ import numpy as np
 
 from ..generate import Engine, Request
 from ..sampling import Rules
+from ..report import save_picture
 from ..settings import UserError
 from . import lessons, wordings
 from .chat import check_message, read_lines
@@ -285,14 +286,12 @@ def from_json(text):
 
 def plot(cards, path):
     """The same as a picture. Returns None, or a sentence that says why there is none."""
-    try:
-        import matplotlib
-        matplotlib.use("Agg")
-        from matplotlib import pyplot as plt
-    except ImportError:
-        return "no picture of the report card: pip install matplotlib to get it"
     names = list(dict.fromkeys(name for card in cards.values() for name in card))
-    figure, axes = plt.subplots(figsize=(9, 0.42 * len(names) + 1.2), constrained_layout=True)
+    return save_picture(path, (9, 0.42 * len(names) + 1.2), lambda figure: draw(figure, cards, names))
+
+
+def draw(figure, cards, names):
+    axes = figure.add_subplot()
     for i, (stage, card) in enumerate(cards.items()):
         there = [(n, card[name]) for n, name in enumerate(names) if name in card]
         y = [n + (i - (len(cards) - 1) / 2) * 0.7 / len(cards) for n, _ in there]
@@ -304,11 +303,4 @@ def plot(cards, path):
     axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-2, 102), xlabel="% of the questions, with intervals of 95%")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left", fontsize=8)
-    try:
-        figure.savefig(path, dpi=110)
-    except OSError as error:
-        return f"no picture of the report card: it can't be written ({error.strerror})"
-    finally:
-        plt.close(figure)
-    return None
 
