@@ -74,9 +74,9 @@ class Settings:
     taught: int = 24_000            # demonstrations that are made
     sft_steps: int = 600            # updates of fine-tuning
     sft_rate: float = 0.01          # its highest learning rate (Muon)
-    compared: int = 6000            # comparisons that the judge makes
+    compared: int = 10_000          # comparisons that the judge makes
     mistakes: float = 0.1           # share of them that it labels the wrong way round
-    reward_epochs: int = 2          # how often the reward model sees each comparison
+    reward_epochs: int = 3          # how often the reward model sees each comparison
     ppo_rounds: int = 50            # rounds of replies of PPO
     grpo_rounds: int = 25           # and of GRPO
     asked: int = 200                # questions for each ability of the report card
@@ -237,7 +237,7 @@ def sft(run):
 def reward(run):
     """The model that tells better replies from worse ones."""
     s = run.settings
-    settings = ComparisonSettings(epochs=s.reward_epochs, seed=s.seed)
+    settings = ComparisonSettings(epochs=s.reward_epochs, learning_rate=5e-4, seed=s.seed)
     model, figures = feedback.learn_reward(run.load("sft").model, run.comparisons, settings, run.log("reward"), run.workers)
     save_reward(run.folder("reward"), model, run.template.tokenizer)
     print(f"reward    agrees with {figures['accuracy']:.1%} of the labels held out (with the judge's mistakes, at most "

@@ -110,7 +110,7 @@ class Measured:
     kl: float                       # nats a reply, KL(policy || reference), the mean of the exact sums along its replies
 
 
-def measure(policy, reference, world, template, judge, number=300, seed=0, length=48, workers=None):
+def measure(policy, reference, world, template, judge, number=1000, seed=0, length=48, workers=None):
     """A policy Measured by about `number` questions held out: the same ones for the same seed, so that policies can be
     compared question by question. Replies are sampled, as in reinforcement."""
     asked = [lesson.question for lesson in lessons_to_judge(world, 5 * number, [seed, 3]) if is_held_out(lesson.question)]

@@ -64,9 +64,9 @@ class PPOSettings:
     epochs: int = 2                 # how often the replies of a round are learnt from
     batch_size: int = 32            # replies in an update
     micro_batch: int = 8            # replies that a worker takes at a time
-    learning_rate: float = 3e-4     # AdamW's, in the first round; it falls to 0 linearly
-    beta: float = 0.1               # price of a nat of KL, at the beginning
-    target_kl: float | None = 4.0   # nats a reply to which beta adapts; none: beta stays
+    learning_rate: float = 5e-4     # AdamW's, in the first round; it falls to 0 linearly
+    beta: float = 0.2               # price of a nat of KL, at the beginning
+    target_kl: float | None = 1.5   # nats a reply to which beta adapts; none: beta stays
     eps: float = 0.2                # how far a ratio or a value may move in a round
     gamma: float = 1.0              # how much a reward counts one token earlier
     lam: float = 0.95               # lambda of the generalised advantages
