@@ -302,5 +302,5 @@ def draw(figure, cards, names):
     axes.set_yticks(range(len(names)), names)
     axes.set(ylim=(len(names) - 0.5, -0.5), xlim=(-2, 102), xlabel="% of the questions, with intervals of 95%")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", fontsize=8)
+    figure.legend(loc="outside upper center", ncols=len(cards))
 
