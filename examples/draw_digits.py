@@ -1,6 +1,6 @@
 """One GPT that draws and reads: text and pictures are the same kind of thing, a row of tokens.
 
-    pip install '.[digits]' && python examples/draw_digits.py           about three minutes on two cores
+    pip install '.[digits]' && python examples/draw_digits.py           about seven minutes on two cores
     python examples/draw_digits.py --temperature 0.6                    more careful drawings, more alike
     python examples/draw_digits.py --data my_pictures                   a folder of PNG files by class, or an .npz file
 
