@@ -113,9 +113,10 @@ def quantized_linear(x, q, scales, b=None, *, n_out):
     s = from_bfloat16(scales).transpose(1, 0, 2).reshape(scales.shape[1], -1)           # (groups, columns)
     w = unpack(q).reshape(*p.shape[1:], -1)                                             # (groups, 32, columns)
     y = np.zeros((len(p), w.shape[2]), np.float32)
-    for g in range(len(w)):
-        z = p[:, g] @ w[g].astype(np.float32)                                           # (5)  (N, columns): exact
-        y += t[:, g, None] * s[g] * z                                                   # (6)
+    with np.errstate(over="ignore"):                # of inputs near the end of float32: inf, as in the compiled version
+        for g in range(len(w)):
+            z = p[:, g] @ w[g].astype(np.float32)                                       # (5)  (N, columns): exact
+            y += t[:, g, None] * s[g] * z                                               # (6)
     y = y[:, :n_out] if b is None else y[:, :n_out] + b
     return np.ascontiguousarray(y).reshape(*x.shape[:-1], n_out)
 
