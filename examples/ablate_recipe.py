@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-from train_shakespeare import GPT2, new_model, next_free
+from train_shakespeare import GPT2, new_model
 from train_shakespeare import Settings as Recipe
 
 from minigpt.data import load_corpus, split
@@ -27,7 +27,7 @@ from minigpt.models.gpt_modern import GPTModern
 from minigpt.nn import Embedding, LayerNorm, Module, Parameter, flatten
 from minigpt.ops import attention, gelu, linear, rms_norm, rotary
 from minigpt.parallel import Workers
-from minigpt.report import prepare_folder, write_results
+from minigpt.report import next_free, prepare_folder, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import check_finite, learning_rate, make_optimizer, training_step, validation_loss

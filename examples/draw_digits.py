@@ -21,14 +21,13 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
-from train_shakespeare import next_free
 
 from minigpt.data import held_out, load_pictures, moved, sequence_seeds
 from minigpt.generate import Engine, Request
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.ops import cross_entropy
-from minigpt.report import prepare_folder, save_picture, write_results
+from minigpt.report import next_free, prepare_folder, save_picture, write_results
 from minigpt.sampling import Rules
 from minigpt.settings import UserError, program
 from minigpt.train import TrainSettings, fit

@@ -24,12 +24,11 @@ from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
-from train_shakespeare import next_free
 
 from minigpt import no_grad
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
-from minigpt.report import prepare_folder, save_picture, write_results
+from minigpt.report import next_free, prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.train import TrainSettings, fit
 

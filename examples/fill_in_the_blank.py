@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from train_shakespeare import next_free
 
 from minigpt import checkpoint, no_grad
 from minigpt.data import batch, load_corpus, mask_tokens, split, windows
@@ -26,7 +25,7 @@ from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.masked_bert import MaskedBert, MaskedBertConfig
 from minigpt.parallel import Workers
-from minigpt.report import prepare_folder, write_results
+from minigpt.report import next_free, prepare_folder, write_results
 from minigpt.sampling import log_probabilities, top
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer

@@ -19,21 +19,19 @@ is learnt from. A GPT (models/gpt_modern.py) reads the latter without labels fir
 The best learning rate and n are those that are best on the very texts that are asked, which flatters the last two.
 """
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from ablate_recipe import earlier_runs, trained
-from train_shakespeare import next_free
 
 from minigpt import checkpoint, no_grad
-from minigpt.data import load_corpus
+from minigpt.data import lines_of, load_corpus
 from minigpt.kernels import cpu
 from minigpt.lora import add_lora, merge_lora
 from minigpt.models.classifier import Classifier
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.parallel import Workers
-from minigpt.report import prepare_folder, save_picture, write_results
+from minigpt.report import next_free, prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import TrainSettings, fit
@@ -120,12 +118,7 @@ def speeches(settings):
 
 def texts_of_file(path, seed):
     """The same of a file with a label, a tab and a text in each line."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: give one with a label, a tab and a text in each line") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as UTF-8 text ({error}): save it as UTF-8") from None
+    lines = lines_of(path, "a label, a tab and a text")
     pairs = []
     for number, line in enumerate(lines, 1):
         label, _, text = (part.strip() for part in line.partition("\t"))

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
-from train_shakespeare import next_free
 
 from minigpt import no_grad
 from minigpt.data import held_out, load_pictures, moved, sequence_seeds
@@ -21,7 +20,7 @@ from minigpt.kernels import cpu
 from minigpt.models.convnet import ConvNet, ConvNetConfig
 from minigpt.models.vit import ViT, ViTConfig
 from minigpt.ops import softmax
-from minigpt.report import prepare_folder, save_picture, write_results
+from minigpt.report import next_free, prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.train import TrainSettings, fit
 

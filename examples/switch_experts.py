@@ -17,13 +17,13 @@ from typing import ClassVar
 import numpy as np
 from ablate_recipe import earlier_runs, trained
 from train_shakespeare import Settings as Recipe
-from train_shakespeare import new_model, next_free
+from train_shakespeare import new_model
 
 from minigpt import checkpoint, no_grad
 from minigpt.data import load_corpus, split, windows
 from minigpt.kernels import cpu
 from minigpt.models.switch import Switch, SwitchConfig
-from minigpt.report import prepare_folder, write_results
+from minigpt.report import next_free, prepare_folder, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
 

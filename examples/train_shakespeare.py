@@ -16,7 +16,6 @@ at its tokens, in nats, in windows of the model's context that do not overlap. T
 counting characters alone reaches (minigpt/models/ngram.py). Where a token is more than a character, the losses on the way
 are nats a token; the last lines give nats a character, so that all compare. Ctrl-C stops, saves and samples all the same.
 """
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -30,7 +29,7 @@ from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.models.ngram import NGram
 from minigpt.parallel import cores
 from minigpt.ranks import program
-from minigpt.report import plot_losses, prepare_folder, write_results, write_text
+from minigpt.report import next_free, plot_losses, prepare_folder, write_results, write_text
 from minigpt.sampling import Rules
 from minigpt.settings import UserError, as_dict, from_dict, parse
 from minigpt.tokenizers import BpeTokenizer, CharTokenizer
@@ -185,11 +184,6 @@ def prepare_out(settings, saved):
     if not saved and any(Path(out, name).exists() for name in ("best", "latest")):
         raise UserError(f"{out} holds a run already: go on with it by --resume {out}, or choose another --out")
     return prepare_folder(out)
-
-
-def next_free(folder):
-    """folder-1, folder-2, ...: the first that is not there."""
-    return next(path for n in range(1, sys.maxsize) if not (path := Path(f"{folder}-{n}")).exists())
 
 
 def report(model, tokenizer, corpus, settings, out, position, interrupted, counting):

@@ -14,12 +14,12 @@ frequent pieces of the words (byte-level BPE), learnt from the pairs that are le
 """
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from minigpt import checkpoint
+from minigpt.data import lines_of
 from minigpt.kernels import cpu
 from minigpt.models.transformer import Transformer, TransformerConfig, beam_search
 from minigpt.parallel import Workers
@@ -113,12 +113,7 @@ def words_of(pair):
 
 def pairs_of_file(path, seed):
     """(learnt from, held out): the pairs in a file, 20% of them drawn by chance."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"there is no file {path}: give one with a pair of texts in each line") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as UTF-8 text ({error}): save it as UTF-8") from None
+    lines = lines_of(path, "a pair of texts")
     pairs = []
     for number, line in enumerate(lines, 1):
         parts = [part.strip() for part in line.split("\t")]

@@ -8,6 +8,11 @@ from pathlib import Path
 from .settings import UserError
 
 
+def next_free(folder):
+    """folder-1, folder-2, ...: the first that is not there."""
+    return next(path for n in range(1, sys.maxsize) if not (path := Path(f"{folder}-{n}")).exists())
+
+
 def prepare_folder(folder):
     """Make the folder that receives a run, and find out now, not after an hour, whether it can be written."""
     folder = Path(folder)

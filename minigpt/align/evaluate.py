@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..generate import Engine, Request
-from ..sampling import Rules
 from ..report import save_picture
+from ..sampling import Rules
 from ..settings import UserError
 from . import lessons, wordings
 from .chat import check_message, read_lines

@@ -17,10 +17,11 @@ everything has been seen. To that is added how likely the model finds what was s
 
     (3)  s(x, y)  =  w . stream[last]  +  b  +  c sum over the reply's tokens of log p(token | all before it)
 
-with w, b, c learnt, and the rest of the model learning along. Large models do without the third term. A model of a few
-layers has just predicted a token when its layers are used up; none is left to compare that with the token which came, and
-to carry the outcome to the end of the reply. But whether "Dutch" is the language of the Netherlands is that comparison. It
-is made already, in the logits.
+with w, b, c learnt, and the rest of the model learning along. Large models do without the third term; here, without it, a
+score hardly told right facts from wrong ones. A likely reason, which was not tested: a model of a few layers has just
+predicted a token when its layers are used up; none is left to compare that with the token which came, and to carry the
+outcome to the end of the reply. But whether "Dutch" is the language of the Netherlands is that comparison. It is made
+already, in the logits.
 
 If a share m of the labels is wrong by mistake, nobody can agree with more than 1 - m of them: that is the ceiling against
 which accuracy on labels that were held out is read.

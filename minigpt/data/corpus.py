@@ -206,3 +206,13 @@ def _keep(path, content):
 def _refuse_offline():
     if os.environ.get("MINIGPT_OFFLINE", "0") not in ("", "0"):
         raise _Unavailable(f"it is not in {cache_folder()} and MINIGPT_OFFLINE forbids to fetch it")
+
+
+def lines_of(path, each):
+    """The lines of a text file in UTF-8; each: what a line should hold, for the sentence about a file that is not there."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}: give one with {each} in each line") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read as UTF-8 text ({error}): save it as UTF-8") from None
