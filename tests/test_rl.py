@@ -1,4 +1,4 @@
-"""Learning from preferences and rewards: what PPO, GRPO, DPO and a reward model promise,
+"""Learning from rewards: what PPO and GRPO promise,
 on models of a few thousand numbers."""
 
 import numpy as np
@@ -6,51 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from lively import V, lively_model
+from lively import V
 from numerics import check_model
+from toy_replies import CONTEXT, END, FAVOURITE, PROMPTS, favour, model_of, replies_of, some_replies, toy
 
-from minigpt import checkpoint
-from minigpt.align import comparisons as compare
-from minigpt.align.comparisons import Comparison, ComparisonSettings
-from minigpt.align.dpo import DPOSettings, dpo_loss, reply_log_probability, train_dpo
 from minigpt.align.grpo import GRPO, GRPOSettings, group_advantages
 from minigpt.align.ppo import PPO, PPOSettings, advantages, rewards_of
-from minigpt.align.replies import Batch, Reply, divergence, in_batches, in_order, masked_mean, sample
-from minigpt.align.reward import (RewardModel, agreement, bradley_terry, load_reward, save_reward,
-                                  train_reward)
-from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
+from minigpt.align.replies import Batch, divergence, in_batches, in_order, masked_mean, sample
 from minigpt.parallel import Workers
 from minigpt.settings import UserError
-from minigpt.tokenizers import CharTokenizer
 
-CONTEXT, END, FAVOURITE = 16, 1, 3
-NAMES = st.sampled_from(["gpt", "gpt_modern"])
-
-
-def model_of(name="gpt_modern", dtype=np.float64, seed=5):
-    return lively_model(name, CONTEXT, dtype, seed)
-
-
-@st.composite
-def some_replies(draw, least=1):
-    """Replies of different lengths to prompts of different lengths, within the context."""
-    rng = np.random.default_rng(draw(st.integers(0, 999)))
-    lengths = draw(st.lists(st.tuples(st.integers(1, 7), st.integers(1, 8)), min_size=least, max_size=7))
-    return [Reply(rng.integers(V, size=p), rng.integers(V, size=r), draw(st.booleans())) for p, r in lengths]
-
-
-def replies_of(number, seed=0):
-    rng = np.random.default_rng(seed)
-    return [Reply(rng.integers(V, size=rng.integers(1, 7)), rng.integers(V, size=rng.integers(1, 8))) for _ in range(number)]
-
-
-def comparisons_of(number, seed=0):
-    rng = np.random.default_rng(seed)
-    found = []
-    for _ in range(number):
-        prompt = rng.integers(V, size=rng.integers(1, 6))
-        found.append(Comparison(*(Reply(prompt, rng.integers(V, size=rng.integers(1, 7))) for _ in range(2))))
-    return found
 
 
 # ---- batches of replies ----
@@ -279,20 +244,6 @@ def test_the_reference_stays_as_it_was_and_beta_follows_the_kl():
 
 QUICK = {"iterations": 12, "replies": 64, "length": 8, "epochs": 3, "batch_size": 32, "micro_batch": 32,
          "learning_rate": 6e-3, "beta": 0.02, "target_kl": None, "unfinished": 0.2}
-PROMPTS = [np.array([0, i, 2]) for i in range(4, 12)]
-
-
-def toy():
-    """2 layers, width 32, 16 tokens, which has learnt to end a reply about every fourth token."""
-    model = GPTModern(GPTModernConfig(16, CONTEXT, 2, 2, 32), seed=0)
-    model.head.w.data[:, END] = 0.0
-    model.flat.data[...] += 0.05 * np.random.default_rng(1).standard_normal(len(model.flat), np.float32)
-    return model
-
-
-def favour(replies):
-    """The share of the favourite among a reply's tokens."""
-    return np.array([np.mean(reply.ids[:-1] == FAVOURITE) if len(reply.ids) > 1 else 0.0 for reply in replies])
 
 
 def run(kind, its_settings, model=None):
@@ -322,106 +273,3 @@ def test_a_run_repeats_bit_for_bit():
     (one, records), (two, again) = (run(PPO, PPOSettings(**QUICK | {"iterations": 2})) for _ in range(2))
     assert records == again
     np.testing.assert_array_equal(one.policy.flat.data, two.policy.flat.data)
-
-
-def toy_comparisons(number=256, seed=0):
-    """Replies of the toy, of which the one with more of the favourite is chosen."""
-    model = toy()
-    model.head.w.data[:, FAVOURITE] *= 1.5
-    said = sample(model, [PROMPTS[i % len(PROMPTS)] for i in range(number) for _ in range(2)], 8, END, seed, workers=1)
-    pairs = [(one, two) if favour([one]) >= favour([two]) else (two, one) for one, two in zip(said[::2], said[1::2])]
-    return [Comparison(*pair) for pair in pairs if favour(pair[:1]) != favour(pair[1:])]
-
-
-def test_dpo_raises_what_was_chosen():
-    records, known = [], toy_comparisons(400)
-    policy = train_dpo(toy(), known, DPOSettings(epochs=3, micro_batch=32, learning_rate=5e-3, beta=0.1), 1, records.append)
-    assert records[0]["loss"] == pytest.approx(np.log(2), rel=1e-6) and records[0]["margin"] == 0
-    assert records[0]["accuracy"] == 0.5 and records[-1]["loss"] < 0.6 and np.mean([r["accuracy"] for r in records[-5:]]) > 0.8
-    before, after = (favour(sample(m, PROMPTS * 8, 8, END, 7, workers=1)).mean() for m in (toy(), policy))
-    assert before < 0.15 and after > 2.5 * before
-
-
-# ---- the reward model ----
-
-@given(replies=some_replies(), name=NAMES)
-@settings(max_examples=10)
-def test_a_score_does_not_depend_on_what_it_is_padded_with_or_batched_with(replies, name):
-    reward = RewardModel(model_of(name))
-    reward.head.w.data[...] = np.random.default_rng(0).normal(size=reward.head.w.shape)
-    together, alone = reward.scores(replies), np.concatenate([reward.scores([reply]) for reply in replies])
-    np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-10)
-    batch = Batch(replies)
-    padding = np.arange(batch.ids.shape[1]) > batch.ends[:, None]
-    expected = reward(batch).data
-    for filling in 0, V - 1:
-        batch.ids[padding] = filling                                        # inputs and targets are views of ids
-        np.testing.assert_array_equal(reward(batch).data, expected)
-
-
-@pytest.mark.parametrize("name", ["gpt", "gpt_modern"])
-def test_the_gradients_of_comparisons_are_their_slopes(name):
-    batch = compare.both_sides(comparisons_of(3))
-    reward = RewardModel(model_of(name))
-    reward.head.w.data[...] = np.random.default_rng(0).normal(size=reward.head.w.shape)
-    check_model(lambda: bradley_terry(reward, batch, 3)[0], reward.flat)
-    policy, reference = model_of(name, seed=6), model_of(name)
-    check_model(lambda: dpo_loss(policy, reference, batch, 0.3, 3)[0], policy.flat)
-
-
-@pytest.mark.parametrize("loss", ["reward", "dpo"])
-@given(number=st.integers(1, 7), size=st.integers(1, 4))
-@settings(max_examples=5)
-def test_comparisons_in_micro_batches_make_the_gradient_of_one_batch(loss, number, size):
-    known, reference, results = comparisons_of(number), model_of(), []
-    for its_size in number, size:
-        model = RewardModel(model_of(seed=6)) if loss == "reward" else model_of(seed=6)
-        if loss == "reward":
-            model.head.w.data[...] = 1
-        parts = [compare.both_sides(known[i:i + its_size]) for i in range(0, number, its_size)]
-
-        def share(model, part):
-            return (bradley_terry(model, part, number) if loss == "reward"
-                    else dpo_loss(model, reference, part, 0.3, number))[0]
-
-        with Workers(model, 1) as workers:
-            results.append((workers.gradient(share, parts), model.flat.grad.copy()))
-    assert results[1][0] == pytest.approx(results[0][0], rel=1e-9)
-    np.testing.assert_allclose(results[1][1], results[0][1], rtol=1e-6, atol=1e-9)
-
-
-def test_a_reply_is_as_likely_as_all_of_its_tokens():
-    model, reply = model_of(), Reply(np.array([2, 5]), np.array([7, 1, 4]))
-    z = model(np.array([[2, 5, 7, 1]])).data[0]
-    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
-    expected = log_p[1, 7] + log_p[2, 1] + log_p[3, 4]
-    longer = Reply(np.arange(6), np.arange(6))                              # so that there is padding
-    assert reply_log_probability(model, Batch([reply, longer])).data[0] == pytest.approx(expected, rel=1e-12)
-
-
-def test_a_reward_model_learns_what_is_preferred_and_is_saved(tmp_path):
-    records, known = [], toy_comparisons(300)
-    reward = train_reward(toy(), known, ComparisonSettings(epochs=5, micro_batch=32, learning_rate=4e-3), 1, records.append)
-    assert records[-1]["loss"] < records[0]["loss"]
-    assert agreement(reward, toy_comparisons(100, seed=5)) > 0.9
-    scores = reward.scores([side for c in known for side in (c.chosen, c.rejected)])
-    assert scores.mean() == pytest.approx(0, abs=1e-5) and scores.std() == pytest.approx(1, abs=1e-5)
-    save_reward(tmp_path / "reward", reward, CharTokenizer("abcdefghijklmnop"))
-    loaded, _ = load_reward(tmp_path / "reward")
-    np.testing.assert_array_equal(loaded.scores([known[0].chosen]), reward.scores([known[0].chosen]))
-
-
-def test_mistakes_with_settings_and_files_are_sentences(tmp_path):
-    checkpoint.save(tmp_path / "plain", toy(), CharTokenizer("abcdefghijklmnop"))
-    with pytest.raises(UserError, match="holds no reward model"):
-        load_reward(tmp_path / "plain")
-    for wrong in {"epochs": 0}, {"learning_rate": float("nan")}, {"batch_size": -1}:
-        with pytest.raises(UserError, match="has to be above 0"):
-            ComparisonSettings(**wrong)
-    for kind, wrong, said in (PPOSettings, {"replies": 0}, "replies is 0"), (DPOSettings, {"beta": 0.0}, "beta is 0.0"), (
-            GRPOSettings, {"group": 3}, "group is 3"):
-        with pytest.raises(UserError, match=said):
-            kind(**wrong)
-    for learn in train_reward, train_dpo:
-        with pytest.raises(UserError, match="no comparisons to learn from"):
-            learn(toy(), [])
