@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from lively import V
 from numerics import check_model
-from toy_replies import CONTEXT, END, FAVOURITE, PROMPTS, favour, model_of, replies_of, some_replies, toy
+from toy_replies import END, PROMPTS, favour, model_of, replies_of, some_replies, toy
 
 from minigpt.align.grpo import GRPO, GRPOSettings, group_advantages
 from minigpt.align.ppo import PPO, PPOSettings, advantages, rewards_of
 from minigpt.align.replies import Batch, divergence, in_batches, in_order, masked_mean, sample
 from minigpt.parallel import Workers
 from minigpt.settings import UserError
-
 
 
 # ---- batches of replies ----
