@@ -70,8 +70,8 @@ class Settings:
     batch_size: int = 16            # rows in an update, of pre-training and fine-tuning
     pretrain_steps: int = 3600      # updates of pre-training
     pretrain_rate: float = 0.03     # its highest learning rate (Muon)
-    taught: int = 24_000            # demonstrations that are made
-    sft_steps: int = 600            # updates of fine-tuning
+    taught: int = 32_000            # demonstrations that are made
+    sft_steps: int = 750            # updates of fine-tuning
     sft_rate: float = 0.01          # its highest learning rate (Muon)
     compared: int = 10_000          # comparisons that the judge makes
     mistakes: float = 0.1           # share of them that it labels the wrong way round

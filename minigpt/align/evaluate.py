@@ -100,7 +100,7 @@ def is_right(question, reply):
     if kind == "unknowable":
         return lessons.admits_ignorance(reply)
     if kind == "small talk":
-        return any(text in reply for said, replies in wordings.SMALL_TALK if question.text in said for text in replies)
+        return any(text in reply for text in lessons.replies_to(question.text))
     if answer is None:                                      # a tool failed, or found nothing
         return "did not work" in reply or "say nothing" in reply
     if kind in ("arithmetic", "counting"):

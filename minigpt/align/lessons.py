@@ -140,7 +140,22 @@ def number(rng, n, name):
 def small_talk(rng):
     """What is said for the sake of talking."""
     said, replies = pick(rng, wordings.SMALL_TALK)
-    return lesson([user(pick(rng, said))], pick(rng, replies), "small talk", None)
+    return lesson([user(as_typed(rng, pick(rng, said)))], pick(rng, replies), "small talk", None)
+
+
+def as_typed(rng, text):
+    """A text as people type it: as it should be, or with another sign at its end or none, or without its capital."""
+    if rng.random() < 0.4:
+        text = text.rstrip(wordings.SIGNS_AT_THE_END) + pick(rng, ["", "", ".", "!"])
+    return text[0].lower() + text[1:] if rng.random() < 0.3 else text
+
+
+def replies_to(text):
+    """What is demonstrated as a reply to some small talk, however it is typed: a tuple, empty for what is none."""
+    def bare(text):
+        return text.rstrip(wordings.SIGNS_AT_THE_END).lower()
+
+    return next((replies for said, replies in wordings.SMALL_TALK if bare(text) in map(bare, said)), ())
 
 
 def lesson(messages, reply, kind, answer, country=None, attribute=None, tools=True):
@@ -156,9 +171,9 @@ def called(messages, call, result, reply, kind, answer):
 # ---- demonstrations ----
 
 SHARES = {                          # of the demonstrations
-    "fact": 0.22, "in Chinese": 0.06, "follow-up": 0.08, "invented": 0.1, "never stated": 0.05, "never told": 0.02,
-    "calculator": 0.15, "error": 0.02, "without tools": 0.06, "equation": 0.04, "search": 0.05, "spelling": 0.05,
-    "counting": 0.04, "number": 0.03, "small talk": 0.03}
+    "fact": 0.18, "in Chinese": 0.06, "follow-up": 0.08, "invented": 0.11, "never stated": 0.05, "never told": 0.02,
+    "calculator": 0.18, "error": 0.02, "without tools": 0.03, "equation": 0.04, "search": 0.05, "spelling": 0.05,
+    "counting": 0.04, "number": 0.03, "small talk": 0.06}
 ERRORS = ("error: division by zero", "error: calculator took longer than 2 seconds", "error: a number is too large",
           "error: there is no tool calculator, only search")
 
@@ -184,7 +199,7 @@ def demonstration(world, rng, kind, names):
     if kind == "never stated":
         return never_stated(rng, pick(rng, world.demonstrated).name)
     if kind in ("calculator", "without tools"):
-        return arithmetic(rng, pick(rng, [20, 99, 999, 999]), tools=kind == "calculator")
+        return arithmetic(rng, pick(rng, [20, 999, 999, 9999]), tools=kind == "calculator")
     if kind == "error":
         return arithmetic(rng, 999, error=pick(rng, ERRORS))
     if kind in ("spelling", "counting"):

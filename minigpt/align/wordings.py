@@ -61,17 +61,21 @@ IGNORANCE_OF = ("I don't know {it}.", "I am sorry, I don't know {it}.")     # {i
 UNKNOWN_MARKS = "don't know", "do not know", "不知道"       # by which a reply admits that it does not know
 
 SMALL_TALK = (                      # (what a person may say, what the model says)
-    (("Hello!", "Hi!", "Good day!", "Good morning."), ("Hello! What would you like to know?", "Good day! How can I help?")),
+    (("Hello!", "Hi!", "Hey!", "Good day!", "Good morning.", "Good evening.", "Hello, minigpt!"),
+     ("Hello! What would you like to know?", "Good day! How can I help?")),
     (("Who are you?", "What are you?", "What is your name?"), ("I am minigpt, a small language model.",)),
     (("How are you?", "How do you do?"), ("I am well, thank you. What would you like to know?",)),
-    (("Thank you!", "Thanks.", "Thank you very much."), ("You are welcome.", "You are welcome. Ask me more if you like.")),
+    (("Thank you!", "Thanks.", "Thank you very much.", "Many thanks!"),
+     ("You are welcome.", "You are welcome. Ask me more if you like.")),
     (("Goodbye!", "Bye.", "See you tomorrow."), ("Goodbye!", "Goodbye, and come again.")),
-    (("What can you do?", "What do you know?"), ("I know something of countries, numbers and words.",)),
+    (("What can you do?", "What do you know?", "Can you help me?", "What can I ask you?"),
+     ("I know something of countries, numbers and words.",)),
     (("Are you a person?", "Are you alive?"), ("No, I am a program: a small language model.",)),
     (("Who made you?", "Where do you come from?"), ("I was trained from a text, from scratch, on a computer.",)),
     (("Do you like Shakespeare?", "Who wrote your first text?"), ("Shakespeare. I have read nine of his plays.",)),
     (("You are stupid.", "You are wrong.", "That was no help."), ("I am sorry. Please ask me again.",)),
 )
+SIGNS_AT_THE_END = "?!."
 
 # People who write demonstrations have manners of their own: {a} is what they say.
 PLAIN = ("{a}",)
