@@ -43,13 +43,14 @@ from minigpt.align.sft import SFTSettings, fine_tune
 from minigpt.align.world import World
 from minigpt.data import load_corpus, split
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
-from minigpt.report import prepare_folder, write_results, write_text
+from minigpt.report import Stages, prepare_folder, write_text
 from minigpt.settings import UserError, as_dict, from_dict, program
 from minigpt.tokenizers import BpeTokenizer
 from minigpt.train import Position, TrainSettings, train
 
 STAGES = ("pretrain", "sft", "reward", "ppo", "dpo", "grpo", "report")
 SPEAKING = ("pretrain", "sft", "ppo", "dpo", "grpo")        # stages that leave a model that speaks
+FREE = ("stage", "workers", "out", "questions")             # settings that may differ when a run goes on
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ class Settings:
     taught: int = 32_000            # demonstrations that are made
     sft_steps: int = 750            # updates of fine-tuning
     sft_rate: float = 0.01          # its highest learning rate (Muon)
-    compared: int = 10_000          # comparisons that the judge makes
+    compared: int = 20_000          # comparisons that the judge makes
     mistakes: float = 0.1           # share of them that it labels the wrong way round
-    reward_epochs: int = 3          # how often the reward model sees each comparison
-    ppo_rounds: int = 50            # rounds of replies of PPO
+    reward_epochs: int = 1          # how often the reward model sees each comparison
+    dpo_compared: int = 6000        # how many of them DPO learns from, at most
+    ppo_rounds: int = 40            # rounds of replies of PPO
     grpo_rounds: int = 25           # and of GRPO
     asked: int = 200                # questions for each ability of the report card
     workers: int = 0                # worker threads (0: one a core)
@@ -89,8 +91,8 @@ class Settings:
     }
 
     def __post_init__(self):
-        for name in ("characters", "pretrain_steps", "taught", "sft_steps", "compared", "reward_epochs", "ppo_rounds",
-                     "grpo_rounds", "asked", "batch_size"):
+        for name in ("characters", "pretrain_steps", "taught", "sft_steps", "compared", "reward_epochs", "dpo_compared",
+                     "ppo_rounds", "grpo_rounds", "asked", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but has to be at least 1")
         if not 0 <= self.mistakes < 0.5:
@@ -104,7 +106,7 @@ class Run:
 
     def __init__(self, settings):
         self.settings, self.out = settings, prepare_folder(settings.out)
-        self.seconds = read_seconds(self.out)
+        self.record = Stages(self.out)
 
     @property
     def workers(self):
@@ -136,6 +138,11 @@ class Run:
         made = [one.messages for one in demonstrations(self.world, self.settings.taught, self.settings.seed)]
         own = [] if self.settings.demonstrations is None else read_conversations(self.settings.demonstrations)
         return fitted(made + own, self.template, self.settings.context)
+
+    @cached_property
+    def replay(self):
+        """Demonstrations for the stages that learn from feedback to replay meanwhile."""
+        return feedback.to_replay(self.conversations[0], self.template, self.settings.context, self.settings.seed)
 
     @cached_property
     def judge(self):
@@ -257,15 +264,17 @@ def grpo(run):
 def reinforced(run, stage, kind, settings):
     rewarding, _ = load_reward(run.folder("reward"))
     policy, records = feedback.reinforce(kind, run.load("sft").model, rewarding, run.world, run.template, run.judge,
-                                         settings, run.log(stage), replay=run.conversations[0], workers=run.workers)
+                                         settings, run.log(stage), replay=run.replay, workers=run.workers)
     checkpoint.save(run.folder(stage), policy, run.template.tokenizer)
     return records[-1] | against_sft(run, policy)
 
 
 def dpo(run):
     """The model that learns straight from comparisons."""
-    policy, records = feedback.prefer_directly(run.load("sft").model, run.comparisons, DPOSettings(seed=run.settings.seed),
-                                               run.log("dpo"), run.workers)
+    training, held_out = run.comparisons
+    first = training[:run.settings.dpo_compared]            # the judge's begin with those of replies of the model's own
+    policy, records = feedback.prefer_directly(run.load("sft").model, (first, held_out), DPOSettings(seed=run.settings.seed),
+                                               run.log("dpo"), run.replay, run.workers)
     checkpoint.save(run.folder("dpo"), policy, run.template.tokenizer)
     return {"accuracy": records[-1]["accuracy"]} | against_sft(run, policy)
 
@@ -305,7 +314,7 @@ def report(run):
                 cards[stage] |= own_questions(run, stage)
     if not cards:
         raise UserError(f"{run.out} holds no report card: run the stage pretrain first")
-    reached = verdicts(cards, json.loads((run.out / "figures.json").read_text(encoding="utf-8")), sum(run.seconds.values()))
+    reached = verdicts(cards, run.record.figures, sum(run.record.seconds.values()))
     text = card_of.table(cards) + "\n\n" + "\n".join(reached)
     print(text)
     write_text(run.out / "report.txt", text + "\n")
@@ -326,9 +335,9 @@ def own_questions(run, stage):
 def main(settings):
     check_files(settings)
     run = Run(settings)
-    check_settings(run)
+    run.record.check({name: value for name, value in as_dict(settings).items() if name not in FREE})
     for stage in STAGES if settings.stage == "all" else (settings.stage,):
-        if settings.stage == "all" and stage in run.seconds and stage != "report":
+        if settings.stage == "all" and stage in run.record.seconds and stage != "report":
             print(f"{stage:9} done already")
             continue
         print(f"\n== {stage}", flush=True)
@@ -336,9 +345,9 @@ def main(settings):
         figures = globals()[stage](run)
         if stage in SPEAKING:
             examine(run, stage)
-        run.seconds[stage] = time.perf_counter() - begin
-        remember(run, stage, figures)
-        print(f"{stage:9} took {run.seconds[stage]:.0f} s")
+        seconds = time.perf_counter() - begin
+        run.record.add(stage, figures | {"seconds": seconds})
+        print(f"{stage:9} took {seconds:.0f} s")
     print(f"\nresults in {run.out}; to talk to it: python examples/chat.py --checkpoint {run.out}")
 
 
@@ -348,36 +357,6 @@ def check_files(settings):
                        (settings.questions, card_of.read_questions)):
         if path is not None:
             read(path)
-
-
-def check_settings(run):
-    """A folder holds one run: its settings have to be those of before, but for what is asked of it."""
-    path, free = run.out / "settings.json", ("stage", "workers", "out", "questions")
-    mine = {name: value for name, value in as_dict(run.settings).items() if name not in free}
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in mine if before.get(name) != mine[name]]
-        if changed:
-            name = changed[0]
-            raise UserError(f"{run.out} holds a run with {name} {before.get(name)}, not {mine[name]}: give the same "
-                            "settings to go on with it, or choose another --out")
-    write_text(path, json.dumps(mine, indent=1) + "\n")
-
-
-def read_seconds(out):
-    """How long each stage took that is done."""
-    path = out / "figures.json"
-    figures = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return {stage: of["seconds"] for stage, of in figures.items()}
-
-
-def remember(run, stage, figures):
-    """Add a stage's figures to figures.json, and all of them to results.json."""
-    path = run.out / "figures.json"
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known[stage] = figures | {"seconds": run.seconds[stage]}
-    write_text(path, json.dumps(known, indent=1) + "\n")
-    write_results(run.out, {f"{name}.{key}": value for name, of in known.items() for key, value in of.items()})
 
 
 if __name__ == "__main__":

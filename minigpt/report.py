@@ -41,6 +41,38 @@ def write_results(folder, results):
     write_text(Path(folder) / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
+class Stages:
+    """What the folder of a run of several stages remembers: settings.json, with what was asked for; figures.json, with
+    {stage: {name: figure}}, "seconds" among them; and results.json, the same in flat names."""
+
+    def __init__(self, folder):
+        self.folder, self.path = Path(folder), Path(folder) / "figures.json"
+
+    @property
+    def figures(self):
+        return json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+
+    @property
+    def seconds(self):
+        """How long each stage took that is done."""
+        return {stage: of["seconds"] for stage, of in self.figures.items()}
+
+    def add(self, stage, figures):
+        known = self.figures | {stage: figures}
+        write_text(self.path, json.dumps(known, indent=1) + "\n")
+        write_results(self.folder, {f"{name}.{key}": value for name, of in known.items() for key, value in of.items()})
+
+    def check(self, settings):
+        """A folder holds one run: raises UserError where its settings, a dict, were others before."""
+        path = self.folder / "settings.json"
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else settings
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise UserError(f"{self.folder} holds a run with {name} {before.get(name)}, not {value}: give the same "
+                                "settings to go on with it, or choose another --out")
+        write_text(path, json.dumps(settings, indent=1) + "\n")
+
+
 class Metrics:
     """metrics.jsonl: one JSON object a line, each with its `step`. A resumed run drops what lies behind its step."""
 

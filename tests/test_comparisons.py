@@ -14,7 +14,7 @@ from minigpt.align.dpo import DPOSettings, dpo_loss, reply_log_probability, trai
 from minigpt.align.grpo import GRPOSettings
 from minigpt.align.ppo import PPOSettings
 from minigpt.align.replies import Batch, Reply, sample
-from minigpt.align.reward import RewardModel, agreement, bradley_terry, load_reward, save_reward, train_reward
+from minigpt.align.reward import RewardModel, bradley_terry, load_reward, margins, save_reward, train_reward
 from minigpt.parallel import Workers
 from minigpt.settings import UserError
 from minigpt.tokenizers import CharTokenizer
@@ -44,7 +44,8 @@ def test_dpo_raises_what_was_chosen():
 @settings(max_examples=10)
 def test_a_score_does_not_depend_on_what_it_is_padded_with_or_batched_with(replies, name):
     reward = RewardModel(model_of(name))
-    reward.head.w.data[...] = np.random.default_rng(0).normal(size=reward.head.w.shape)
+    w, v = np.random.default_rng(0).normal(size=(2, *reward.head.w.shape))
+    reward.head.w.data[...], reward.weight.w.data[...] = 0.3 * w, 0.03 * v       # small scores, so little rounding
     together, alone = reward.scores(replies), np.concatenate([reward.scores([reply]) for reply in replies])
     np.testing.assert_allclose(together, alone, rtol=1e-9, atol=1e-10)
     batch = Batch(replies)
@@ -59,7 +60,8 @@ def test_a_score_does_not_depend_on_what_it_is_padded_with_or_batched_with(repli
 def test_the_gradients_of_comparisons_are_their_slopes(name):
     batch = compare.both_sides(comparisons_of(3))
     reward = RewardModel(model_of(name))
-    reward.head.w.data[...] = np.random.default_rng(0).normal(size=reward.head.w.shape)
+    w, v = np.random.default_rng(0).normal(size=(2, *reward.head.w.shape))
+    reward.head.w.data[...], reward.weight.w.data[...] = 0.3 * w, 0.03 * v       # small scores, so little rounding
     check_model(lambda: bradley_terry(reward, batch, 3)[0], reward.flat)
     policy, reference = model_of(name, seed=6), model_of(name)
     check_model(lambda: dpo_loss(policy, reference, batch, 0.3, 3)[0], policy.flat)
@@ -73,7 +75,7 @@ def test_comparisons_in_micro_batches_make_the_gradient_of_one_batch(loss, numbe
     for its_size in number, size:
         model = RewardModel(model_of(seed=6)) if loss == "reward" else model_of(seed=6)
         if loss == "reward":
-            model.head.w.data[...] = 1
+            model.head.w.data[...], model.weight.w.data[...] = 1, 0.5
         parts = [compare.both_sides(known[i:i + its_size]) for i in range(0, number, its_size)]
 
         def share(model, part):
@@ -99,12 +101,40 @@ def test_a_reward_model_learns_what_is_preferred_and_is_saved(tmp_path):
     records, known = [], toy_comparisons(300)
     reward = train_reward(toy(), known, ComparisonSettings(epochs=5, micro_batch=32, learning_rate=4e-3), 1, records.append)
     assert records[-1]["loss"] < records[0]["loss"]
-    assert agreement(reward, toy_comparisons(100, seed=5)) > 0.9
+    assert (margins(reward, toy_comparisons(100, seed=5)) > 0).mean() > 0.9
     scores = reward.scores([side for c in known for side in (c.chosen, c.rejected)])
     assert scores.mean() == pytest.approx(0, abs=1e-5) and scores.std() == pytest.approx(1, abs=1e-5)
     save_reward(tmp_path / "reward", reward, CharTokenizer("abcdefghijklmnop"))
     loaded, _ = load_reward(tmp_path / "reward")
     np.testing.assert_array_equal(loaded.scores([known[0].chosen]), reward.scores([known[0].chosen]))
+
+
+def test_a_score_is_that_of_the_end_and_the_weighed_surprise_at_each_token():
+    reward, reply = RewardModel(model_of()), Reply(np.array([2, 5]), np.array([7, 1, 4]))
+    rng, ids = np.random.default_rng(0), np.array([[2, 5, 7, 1, 4]])
+    for part in reward.head, reward.weight:
+        part.w.data[...], part.b.data[...] = rng.normal(size=part.w.shape), rng.normal()
+    stream, z = reward.body.stream(ids).data[0], reward.body(ids).data[0]
+    log_p = z - np.log(np.exp(z).sum(-1, keepdims=True))
+    expected = stream[4] @ reward.head.w.data[:, 0] + reward.head.b.data[0]
+    for place in 2, 3, 4:
+        expected += (stream[place] @ reward.weight.w.data[:, 0] + reward.weight.b.data[0]) * log_p[place - 1, ids[0, place]]
+    assert reward.scores([reply])[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_dpo_replays_demonstrations():
+    """At a learning rate near 0 the loss is that of comparisons and the weighed one of demonstrations; with a higher one
+    the demonstrations become likelier."""
+    rng, known, losses = np.random.default_rng(2), toy_comparisons(64), {}
+    x = rng.integers(16, size=(4, 12))
+    y = np.where(rng.random(x.shape) < 0.5, (x + 1) % 16, -1)
+    for rate, replay in (1e-9, None), (1e-9, lambda n: (x, y)), (1e-2, None), (1e-2, lambda n: (x, y)):
+        records, chosen = [], DPOSettings(learning_rate=rate, replay_weight=0.7, epochs=3)
+        policy = train_dpo(toy(), known, chosen, 1, records.append, replay)
+        losses[rate, replay is not None] = records[0]["loss"], policy.loss(x, y).item()
+    before = toy().loss(x, y).item()
+    assert losses[1e-9, True][0] - losses[1e-9, False][0] == pytest.approx(0.7 * before, rel=1e-4)
+    assert losses[1e-2, True][1] < 0.8 * before and losses[1e-2, True][1] < losses[1e-2, False][1]
 
 
 def test_mistakes_with_settings_and_files_are_sentences(tmp_path):

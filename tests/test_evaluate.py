@@ -68,6 +68,7 @@ SUM = question("arithmetic", "-32")
     (question("search", None), "The documents say nothing about that.", True),
     (question("small talk", None, text="Bye."), "Goodbye!", True),
     (question("small talk", None, text="Bye."), "x = 2", False),
+    (question("small talk", None, text="bye!"), "Goodbye!", True), (question("small talk", None, text="by"), "Goodbye!", False),
     (question("text", "Paris"), "it is paris, I think", True), (question("text", "Paris"), "comparison", False),
 ])
 def test_is_right(asked, reply, right):

@@ -9,7 +9,8 @@ from minigpt.align import judge as judging
 from minigpt.align import lessons, wordings
 from minigpt.align.comparisons import ComparisonSettings, from_preferences
 from minigpt.align.dpo import DPOSettings
-from minigpt.align.feedback import (learn_reward, mean_and_margin, measure, prefer_directly, reinforce, reward_figures)
+from minigpt.align.feedback import (learn_reward, mean_and_margin, measure, prefer_directly, reinforce, reward_figures,
+                                    to_replay)
 from minigpt.align.grpo import GRPO, GRPOSettings
 from minigpt.align.judge import Judge, gather, is_held_out, lessons_to_judge, score, scripted_pair, truth
 from minigpt.align.ppo import PPO, PPOSettings
@@ -151,16 +152,17 @@ def test_all_stages_run_and_leave_their_records(world, model, template, tmp_path
     reward, figures = learn_reward(model, compared, ComparisonSettings(batch_size=16), tmp_path / "reward", workers=1)
     assert 0 <= figures["accuracy"] <= 1 and figures["comparisons"] == len(compared[0])
     small = {"iterations": 2, "replies": 8, "length": 6, "batch_size": 8, "learning_rate": 1e-2}
+    replay = to_replay([lesson.messages for lesson in lessons_to_judge(world, 30, 1)], template, model.config.context, 1)
     ran = {"ppo": reinforce(PPO, model, reward, world, template, judge, PPOSettings(**small), tmp_path / "ppo", 40,
-                            replay=[lesson.messages for lesson in lessons_to_judge(world, 30, 1)], workers=1),
+                            replay=replay, workers=1),
            "grpo": reinforce(GRPO, model, reward, world, template, judge, GRPOSettings(**small, group=4), tmp_path / "grpo", 40,
                              workers=1),
-           "dpo": prefer_directly(model, compared, DPOSettings(batch_size=16), tmp_path / "dpo", workers=1)}
-    before = measure(model, model, world, template, judge, 20, length=6, workers=1)
+           "dpo": prefer_directly(model, compared, DPOSettings(batch_size=16), tmp_path / "dpo", replay, workers=1)}
+    before = measure(model, model, world, template, judge, 30, length=6, workers=1)
     assert before.kl == 0 and len(before.scores) == len(before.questions) > 5
     for name, (policy, records) in ran.items():
         assert read_metrics(tmp_path / name / "metrics.jsonl") == records
-        after = measure(policy, model, world, template, judge, 20, length=6, workers=1)
+        after = measure(policy, model, world, template, judge, 30, length=6, workers=1)
         assert after.kl > 0 and after.questions[0].messages == before.questions[0].messages
     assert {"reward", "true_score", "kl", "entropy", "clip_fraction", "length", "value_error", "beta"} <= set(ran["ppo"][1][0])
 

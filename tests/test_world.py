@@ -195,3 +195,16 @@ def test_a_missing_package_is_one_sentence(monkeypatch, package, function):
     monkeypatch.setitem(__import__("sys").modules, package, None)
     with pytest.raises(UserError, match=r"pip install 'minigpt\[chat\]'"):
         function()
+
+
+# ---- small talk ----
+
+def test_small_talk_is_known_however_it_is_typed():
+    rng, typed = np.random.default_rng(0), set()
+    for said, replies in wordings.SMALL_TALK:
+        for text in said:
+            forms = {lessons.as_typed(rng, text) for _ in range(60)}
+            assert text in forms and text[0].lower() + text[1:] in forms and text.rstrip("?!.") in forms
+            assert all(lessons.replies_to(form) == replies for form in forms)
+            typed |= forms
+    assert lessons.replies_to("What is the code of France?") == ()

@@ -5,6 +5,7 @@ preferences (chat.read_preferences); here it is two replies as tokens.
 """
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -59,11 +60,12 @@ def both_sides(comparisons):
     return Batch([c.chosen for c in comparisons] + [c.rejected for c in comparisons])
 
 
-def fit(workers, loss, comparisons, settings):
+def fit(workers, loss, comparisons, settings, beside=None):
     """Learn from comparisons; yields the record of each update, {"step", "loss", "accuracy", "margin", ...}.
 
     loss(model, batch, total) -> (the sum of the losses of a Batch of both sides / total, a Tensor; the margins by which it
-    prefers the chosen ones, an array (b,)). accuracy: how often a margin is above 0, before the update.
+    prefers the chosen ones, an array (b,)). accuracy: how often a margin is above 0, before the update. beside(step) -> a
+    function of the model, whose value is added to the loss of that update; or None.
     """
     model, rng = workers.model, np.random.default_rng([settings.seed, 0])
     optimizer = AdamW(model.flat, decay=0.0)
@@ -75,11 +77,12 @@ def fit(workers, loss, comparisons, settings):
                  for j in range(0, len(which), settings.micro_batch)]
         margins = {}
 
-        def share(model, part):
+        def compared(model, part):
             y, margins[part] = loss(model, part, len(which))
             return y
 
-        total = workers.gradient(share, parts)
+        shares = [partial(compared, part=part) for part in parts] + ([] if beside is None else [beside(step)])
+        total = workers.gradient(lambda model, share: share(model), shares)
         warm_up = math.ceil(settings.warm_up * len(batches))
         lr = warm_up_hold_fall(step, len(batches), warm_up, 0.0, settings.learning_rate, 0.0)
         check_finite(total, step + 1)

@@ -16,6 +16,9 @@ where only differences of two replies to the same prompt count, Z drops out:
 
 y having been chosen and z rejected; the log-probability of a reply is the sum over its tokens. At the beginning pi is ref,
 every m is 0 and the loss log 2. How often m > 0 is the accuracy of the implicit reward.
+
+(3) asks only that y gain on z, not that either be likely, and of two replies that are both wrong it prefers one. So what
+was learnt before can be lost on the way, and demonstrations are replayed beside the comparisons, as in ppo.py (7).
 """
 import copy
 from dataclasses import dataclass
@@ -26,13 +29,15 @@ from ..parallel import Workers
 from ..settings import UserError
 from ..tensor import no_grad
 from .comparisons import ComparisonSettings, check_positive, fit
+from .replies import replayed
 
 
 @dataclass(frozen=True)
 class DPOSettings(ComparisonSettings):
     """How to learn a policy from comparisons."""
-    learning_rate: float = 1e-4     # highest learning rate of AdamW
-    beta: float = 0.1               # price of a nat of KL
+    learning_rate: float = 5e-5     # highest learning rate of AdamW
+    beta: float = 0.3               # price of a nat of KL
+    replay_weight: float = 0.5      # c_r, where there are demonstrations to replay
 
     def __post_init__(self):
         super().__post_init__()
@@ -54,8 +59,11 @@ def dpo_loss(model, reference, batch, beta, total):
     return softplus(-m).sum() * (1 / total), m.data                             # (3)
 
 
-def train_dpo(model, comparisons, settings=DPOSettings(), workers=None, report=lambda record: None):
-    """A copy of a language model that has learnt from comparisons. report(record): called at each update."""
+def train_dpo(model, comparisons, settings=DPOSettings(), workers=None, report=lambda record: None, replay=None):
+    """A copy of a language model that has learnt from comparisons. report(record): called at each update.
+
+    replay(n) -> inputs and targets (R, T) of some demonstrations for the n-th update, as sft.Demonstrations.batch gives them.
+    """
     if not comparisons:
         raise UserError("there are no comparisons to learn from: every one was longer than the context, or none was given")
     policy = flatten(copy.deepcopy(model), model.flat.data.dtype)
@@ -63,6 +71,7 @@ def train_dpo(model, comparisons, settings=DPOSettings(), workers=None, report=l
         def loss(policy, batch, total):
             return dpo_loss(policy, model, batch, settings.beta, total)
 
-        for record in fit(crew, loss, comparisons, settings):
+        beside = replay and (lambda step: replayed(*replay(step), settings.replay_weight))
+        for record in fit(crew, loss, comparisons, settings, beside):
             report(record)
     return policy

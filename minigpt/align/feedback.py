@@ -4,8 +4,9 @@ a policy by PPO or GRPO, or comparisons straight to a policy by DPO; and what be
     judge = Judge(template)
     compared = gather(model, world, template, judge, 4000, seed=1)      comparisons: to learn from, and held out
     reward, figures = learn_reward(model, compared, settings, out)
-    policy, records = reinforce(PPO, model, reward, world, template, judge, PPOSettings(), out)
-    policy, records = prefer_directly(model, compared, DPOSettings(), out)
+    replay = to_replay(conversations, template, model.config.context, seed=1)
+    policy, records = reinforce(PPO, model, reward, world, template, judge, PPOSettings(), out, replay=replay)
+    policy, records = prefer_directly(model, compared, DPOSettings(), out, replay)
     before, after = (measure(m, model, world, template, judge) for m in (model, policy))
     print(mean_and_margin(after.scores - before.scores))
 
@@ -18,11 +19,11 @@ import numpy as np
 from ..report import Metrics, Progress
 from ..settings import UserError
 from ..tensor import no_grad
-from .comparisons import ComparisonSettings
+from .comparisons import ComparisonSettings, accuracy
 from .dpo import DPOSettings, train_dpo
 from .judge import is_held_out, lessons_to_judge
 from .replies import divergence, in_batches, in_order, sample
-from .reward import agreement, train_reward
+from .reward import margins, train_reward
 from .sft import Demonstrations
 
 REPLAYED = 4                        # rows of demonstrations in an update
@@ -69,19 +70,22 @@ def reward_figures(reward, labelled):
     """What a reward model makes of labelled comparisons, as figures. UserError where there are none."""
     if not labelled:
         raise UserError("no comparison was held out to measure a reward model by: compare replies to more questions")
-    right = np.array([agreement(reward, [one.comparison]) for one in labelled])
+    margin = margins(reward, [one.comparison for one in labelled])
     mistaken = np.array([one.mistaken for one in labelled])
-    return {"accuracy": float(right.mean()), "ceiling": float(1 - mistaken.mean()),
-            "true_accuracy": float(np.where(mistaken, 1 - right, right).mean()), "held_out": len(labelled)}
+    return {"accuracy": accuracy(margin), "ceiling": float(1 - mistaken.mean()),
+            "true_accuracy": accuracy(np.where(mistaken, -margin, margin)), "held_out": len(labelled)}
+
+
+def to_replay(conversations, template, context, seed):
+    """Conversations of fine-tuning for the stages below to replay meanwhile, REPLAYED rows an update."""
+    return Demonstrations(template, conversations, context, REPLAYED, seed).batch
 
 
 def reinforce(kind, model, reward, world, template, judge, settings, out=".", prompts=2000, replay=None, workers=None):
     """(policy, records) by PPO or GRPO, `kind`, from a reward model (or any function of replies).
 
-    replay: conversations of fine-tuning, to be replayed meanwhile, REPLAYED rows an update; or None.
+    replay: what to_replay gives, or None.
     """
-    if replay is not None:
-        replay = Demonstrations(template, replay, model.config.context, REPLAYED, settings.seed).batch
     asked = [lesson.question for lesson in lessons_to_judge(world, prompts, [settings.seed, 2])
              if not is_held_out(lesson.question)]
     trainer = kind(model, getattr(reward, "scores", reward), settings, template.end, replay=replay, workers=workers,
@@ -92,11 +96,11 @@ def reinforce(kind, model, reward, world, template, judge, settings, out=".", pr
     return trainer.language_model(), log.close()
 
 
-def prefer_directly(model, compared, settings=DPOSettings(), out=".", workers=None):
-    """(policy, records) by DPO, from (labelled comparisons to learn from, those held out)."""
+def prefer_directly(model, compared, settings=DPOSettings(), out=".", replay=None, workers=None):
+    """(policy, records) by DPO, from (labelled comparisons to learn from, those held out). replay: as above."""
     known = [one.comparison for one in compared[0]]
     log = Log(out, updates(known, settings))
-    return train_dpo(model, known, settings, workers, log), log.close()
+    return train_dpo(model, known, settings, workers, log, replay), log.close()
 
 
 # ---- what became of a policy ----

@@ -30,8 +30,8 @@ from .world import ATTRIBUTES, pick
 LONG = 12                           # words from which a reply is long
 NEAR = 0.2                          # difference of scores that is too small to be noticed
 SHARES = {                          # of what is asked for comparisons, and in reinforcement: nothing that takes a tool
-    "fact": 0.35, "in Chinese": 0.06, "follow-up": 0.1, "invented": 0.24, "never stated": 0.08, "never told": 0.04,
-    "spelling": 0.03, "counting": 0.03, "number": 0.03, "small talk": 0.04}
+    "fact": 0.33, "in Chinese": 0.06, "follow-up": 0.1, "invented": 0.24, "never stated": 0.07, "never told": 0.03,
+    "spelling": 0.03, "counting": 0.03, "number": 0.03, "small talk": 0.08}
 STYLES = (wordings.PLAIN, wordings.POLITE, wordings.RUDE, wordings.RAMBLING)
 
 
@@ -133,6 +133,8 @@ def wrong(rng, world, lesson):
         return text.replace(question.answer, pick(rng, [name for name in world.number_names if name != question.answer]))
     if question.kind == "spelling":
         return text.replace(question.answer, " ".join(rng.permutation(question.answer.split())))
+    if question.kind == "small talk" and rng.random() < 0.5:
+        return pick(rng, [reply for _, replies in wordings.SMALL_TALK for reply in replies if not is_right(question, reply)])
     attribute = question.attribute or pick(rng, ATTRIBUTES)
     country = question.country or pick(rng, world.demonstrated).name
     return wordings.ANSWERS[attribute].format(c=country, x=pick(rng, world.values[attribute]))

@@ -52,7 +52,7 @@ from ..parallel import Workers
 from ..tensor import no_grad
 from .comparisons import check_finite, check_positive
 from .heads import WithHead
-from .replies import divergence, in_batches, masked_mean, sample
+from .replies import divergence, in_batches, masked_mean, replayed, sample
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ class PPOSettings:
     epochs: int = 2                 # how often the replies of a round are learnt from
     batch_size: int = 32            # replies in an update
     micro_batch: int = 8            # replies that a worker takes at a time
-    learning_rate: float = 5e-4     # AdamW's, in the first round; it falls to 0 linearly
-    beta: float = 0.2               # price of a nat of KL, at the beginning
+    learning_rate: float = 8e-4     # AdamW's, in the first round; it falls to 0 linearly
+    beta: float = 0.1               # price of a nat of KL, at the beginning
     target_kl: float | None = 1.5   # nats a reply to which beta adapts; none: beta stays
     eps: float = 0.2                # how far a ratio or a value may move in a round
     gamma: float = 1.0              # how much a reward counts one token earlier
@@ -197,7 +197,7 @@ class PPO:
         tokens = sum(int(e.mask.sum()) for e in seen)
         shares = [lambda policy, e=e: self.loss(policy, e, tokens) for e in seen]
         if self.replay is not None:
-            shares.append(self.replayed(*self.replay(self.optimizer.steps)))
+            shares.append(replayed(*self.replay(self.optimizer.steps), self.settings.replay_weight, self.speaker))     # (7)
         loss = workers.gradient(lambda policy, share: share(policy), shares)
         check_finite(loss, self.round + 1)
         lr = self.settings.learning_rate * (1 - self.round / self.settings.iterations)
@@ -216,11 +216,6 @@ class PPO:
             loss = loss - entropy(logits) * s.entropy_weight
         e.ratio = ratio.data
         return (loss * e.mask).sum() * (1 / tokens)
-
-    def replayed(self, x, y):
-        """The loss of demonstrations (7), as a function of a policy."""
-        weight, tokens = self.settings.replay_weight, max(1, int((y >= 0).sum()))
-        return lambda policy: self.speaker(policy).loss(x, y, total=tokens) * weight
 
     def record(self, seen, replies, scores):
         """The figures of a round, of the policy as it was when it spoke; clip_fraction as it was in the last epoch."""

@@ -96,3 +96,12 @@ def divergence(logits, other_logits):
     log_p, log_q = (x - log_sum_exp(x) for x in (logits.astype(np.float64), other_logits.astype(np.float64)))
     d = log_p - log_q
     return (np.exp(log_p) * np.maximum(np.expm1(-d) + d, 0)).sum(-1)
+
+
+def replayed(x, y, weight, speaker=lambda policy: policy):
+    """The mean loss of some demonstrations, inputs and targets (R, T), times `weight`: a function of a policy.
+
+    Beside the loss of learning from feedback it keeps what no reply is about. speaker: the language model in a policy.
+    """
+    tokens = max(1, int((y >= 0).sum()))
+    return lambda policy: speaker(policy).loss(x, y, total=tokens) * weight
