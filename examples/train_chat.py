@@ -167,10 +167,12 @@ class Run:
 
     @cached_property
     def before_feedback(self):
-        """What the fine-tuned model says to questions that were held out, and what it is worth."""
-        model = self.load("sft").model
-        return feedback.measure(model, model, self.world, self.template, self.judge, seed=self.settings.seed,
-                                workers=self.workers)
+        return self.measured(self.load("sft").model)
+
+    def measured(self, policy):
+        """What a model says to questions that were held out, and what it is worth."""
+        return feedback.measure(policy, self.load("sft").model, self.world, self.template, self.judge,
+                                seed=self.settings.seed, workers=self.workers)
 
     def folder(self, stage):
         return self.out / stage
@@ -281,14 +283,10 @@ def dpo(run):
 
 def against_sft(run, policy):
     """The judge's true score of a policy, beside the fine-tuned model's, on the same questions, held out."""
-    before = run.before_feedback
-    after = feedback.measure(policy, run.load("sft").model, run.world, run.template, run.judge, seed=run.settings.seed,
-                             workers=run.workers)
-    gain, margin = feedback.mean_and_margin(after.scores - before.scores)
-    print(f"          the judge's true score: {after.scores.mean():.3f}, fine-tuned {before.scores.mean():.3f}; gained "
-          f"{gain:+.3f} (+-{margin:.3f}), {after.kl:.2f} nats of KL a reply")
-    return {"true_score": float(after.scores.mean()), "true_score_sft": float(before.scores.mean()), "gain": gain,
-            "gain_margin": margin, "kl_held_out": after.kl}
+    figures = feedback.gained(run.before_feedback, run.measured(policy))
+    print("          the judge's true score: {true_score:.3f}, fine-tuned {true_score_sft:.3f}; gained {gain:+.3f} "
+          "(+-{gain_margin:.3f}), {kl_held_out:.2f} nats of KL a reply".format(**figures))
+    return figures
 
 
 # ---- what came of it ----

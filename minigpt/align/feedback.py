@@ -133,6 +133,13 @@ def divergences(policy, reference, replies, size=16):
         return in_order(parts, [of(batch) for _, batch in parts])
 
 
+def gained(before, after):
+    """What a policy gained on the one before it, Measured by the same questions, as figures."""
+    gain, margin = mean_and_margin(after.scores - before.scores)
+    return {"true_score": float(after.scores.mean()), "true_score_sft": float(before.scores.mean()), "gain": gain,
+            "gain_margin": margin, "kl_held_out": after.kl}
+
+
 def mean_and_margin(values):
     """The mean of numbers and the half width of its interval of 95%."""
     return float(np.mean(values)), float(1.96 * np.std(values, ddof=1) / len(values) ** 0.5)

@@ -29,7 +29,7 @@ judge compares could be told apart; with (4), 91%.
 If a share m of the labels is wrong by mistake, nobody can agree with more than 1 - m of them: that is the ceiling against
 which accuracy on labels that were held out is read.
 
-After training, scores are shifted and scaled to mean 0 and standard deviation 1 over the replies that were compared (5),
+After training, scores are shifted and scaled to mean 0 and standard deviation 1 over replies that were compared (5),
 so that what follows can rely on their size. In (2) neither matters but as a certainty that nobody asks for again.
 """
 import numpy as np
@@ -43,6 +43,8 @@ from ..tensor import no_grad
 from .comparisons import ComparisonSettings, fit
 from .heads import WithHead
 from .replies import in_batches, in_order
+
+CALIBRATED = 1000                   # comparisons over whose replies scores are brought to mean 0 and deviation 1
 
 
 class RewardModel(WithHead):
@@ -85,7 +87,8 @@ def train_reward(model, comparisons, settings=ComparisonSettings(), workers=None
     with Workers(reward, workers) as crew:
         for record in fit(crew, bradley_terry, comparisons, settings):
             report(record)
-    calibrate(reward, [side for c in comparisons for side in (c.chosen, c.rejected)])
+    some = comparisons[::-(-len(comparisons) // CALIBRATED)]                # spread over all of them
+    calibrate(reward, [side for c in some for side in (c.chosen, c.rejected)])
     return reward
 
 
