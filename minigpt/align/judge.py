@@ -121,6 +121,10 @@ def ignorance(rng, question):
 def wrong(rng, world, lesson):
     """A reply that looks like a right one."""
     question, text = lesson.question, lesson.reply[-1]["content"]
+    others = others_than(world, question)
+    if others and question.text.isascii() and rng.random() < 0.5:           # what is true of another country
+        other = pick(rng, [country for country in others if country.name[:2] == question.country[:2]] or others)
+        return wordings.ANSWERS[question.attribute].format(c=other.name, x=getattr(other, question.attribute))
     if question.kind == "fact":
         values = world.values[question.attribute]                           # in Chinese there are others, of languages
         if question.attribute == "language" and not question.answer.isascii():
@@ -138,6 +142,14 @@ def wrong(rng, world, lesson):
     attribute = question.attribute or pick(rng, ATTRIBUTES)
     country = question.country or pick(rng, world.demonstrated).name
     return wordings.ANSWERS[attribute].format(c=country, x=pick(rng, world.values[attribute]))
+
+
+def others_than(world, question):
+    """The countries for which a question's could be mistaken, as a model does by their names, and of which something else
+    is true."""
+    return [] if question.attribute is None else [
+        country for country in world.demonstrated
+        if country.name != question.country and getattr(country, question.attribute) != question.answer]
 
 
 def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.3):
