@@ -32,7 +32,6 @@ from .replies import divergence
 @dataclass(frozen=True)
 class GRPOSettings(PPOSettings):
     """How to learn from a reward by groups."""
-    learning_rate: float = 5e-4     # AdamW's, in the first round; it falls to 0 linearly
     beta: float = 0.2               # price of a nat of KL, at the beginning
     group: int = 8                  # replies to the same prompt
 

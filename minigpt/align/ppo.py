@@ -64,7 +64,7 @@ class PPOSettings:
     epochs: int = 2                 # how often the replies of a round are learnt from
     batch_size: int = 32            # replies in an update
     micro_batch: int = 8            # replies that a worker takes at a time
-    learning_rate: float = 8e-4     # AdamW's, in the first round; it falls to 0 linearly
+    learning_rate: float = 5e-4     # AdamW's, in the first round; it falls to 0 linearly
     beta: float = 0.1               # price of a nat of KL, at the beginning
     target_kl: float | None = 1.5   # nats a reply to which beta adapts; none: beta stays
     eps: float = 0.2                # how far a ratio or a value may move in a round

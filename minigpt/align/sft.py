@@ -40,7 +40,7 @@ class SFTSettings(TrainSettings):
     last_learning_rate: float = 1e-4    # learning rate of the last step
     warm_up: int = 20               # steps in which the learning rate rises
     weight_decay: float = 0.0       # decay of matrices
-    replay: int = 2                 # rows of an update that are of the text of pre-training, where there is one
+    replay: int = 4                 # rows of an update that are of the text of pre-training, where there is one
 
 
 def pack(rendered, context):
