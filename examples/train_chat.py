@@ -74,7 +74,7 @@ class Settings:
     taught: int = 32_000            # demonstrations that are made
     sft_steps: int = 850            # updates of fine-tuning
     sft_rate: float = 0.01          # its highest learning rate (Muon)
-    compared: int = 40_000          # comparisons that the judge makes
+    compared: int = 32_000          # comparisons that the judge makes
     mistakes: float = 0.1           # share of them that it labels the wrong way round
     reward_epochs: int = 1          # how often the reward model sees each comparison
     dpo_compared: int = 6000        # how many of them DPO learns from, at most

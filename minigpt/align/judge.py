@@ -152,7 +152,7 @@ def others_than(world, question):
         if country.name != question.country and getattr(country, question.attribute) != question.answer]
 
 
-def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.2):
+def gather(model, world, template, judge, number, seed, length=48, workers=None, sampled=0.3):
     """(labelled comparisons to learn from, those held out) about `number` questions.
 
     A share `sampled` of them compares two replies that the model itself has sampled, which is what a reward model will have

@@ -171,9 +171,9 @@ def called(messages, call, result, reply, kind, answer):
 # ---- demonstrations ----
 
 SHARES = {                          # of the demonstrations
-    "fact": 0.18, "in Chinese": 0.06, "follow-up": 0.08, "invented": 0.11, "never stated": 0.05, "never told": 0.02,
-    "calculator": 0.18, "error": 0.02, "without tools": 0.03, "equation": 0.04, "search": 0.05, "spelling": 0.05,
-    "counting": 0.04, "number": 0.03, "small talk": 0.06}
+    "fact": 0.22, "in Chinese": 0.06, "follow-up": 0.08, "invented": 0.1, "never stated": 0.05, "never told": 0.02,
+    "calculator": 0.16, "error": 0.02, "without tools": 0.03, "equation": 0.04, "search": 0.05, "spelling": 0.05,
+    "counting": 0.04, "number": 0.03, "small talk": 0.05}
 ERRORS = ("error: division by zero", "error: calculator took longer than 2 seconds", "error: a number is too large",
           "error: there is no tool calculator, only search")
 
