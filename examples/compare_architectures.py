@@ -25,7 +25,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
-from ablate_recipe import earlier_runs
 from train_shakespeare import Settings as Recipe
 
 from minigpt import no_grad
@@ -37,7 +36,7 @@ from minigpt.models.rnn import RNN, RNNConfig
 from minigpt.models.switch import Switch, SwitchConfig
 from minigpt.ops import log_softmax
 from minigpt.parallel import Workers
-from minigpt.report import next_free, prepare_folder, save_picture, write_results
+from minigpt.report import earlier_runs, next_free, prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import check_finite, learning_rate, make_optimizer, micro_batch_size, training_step, validation_loss

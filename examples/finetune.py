@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from ablate_recipe import earlier_runs, trained
 
 from minigpt import checkpoint, no_grad
 from minigpt.data import lines_of, load_corpus
@@ -31,10 +30,10 @@ from minigpt.lora import add_lora, merge_lora
 from minigpt.models.classifier import Classifier
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.parallel import Workers
-from minigpt.report import next_free, prepare_folder, save_picture, write_results
+from minigpt.report import earlier_runs, next_free, prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
-from minigpt.train import TrainSettings, fit
+from minigpt.train import TrainSettings, fit, fit_text
 
 PLAYS = (                           # in the order of tiny Shakespeare: name, kind, and words of its first lines
     ("Coriolanus", "tragedy", "Before we proceed any further"),
@@ -210,7 +209,7 @@ def pretrained(settings, tokenizer, learnt, out):
     cut = len(ids) - max(settings.context + 1, len(ids) // 20)
     recipe = replace(settings, steps=settings.pretrain_steps, learning_rate=settings.pretrain_rate, optimizer="muon",
                      last_learning_rate=settings.pretrain_rate / 50, warm_up=20, hold=0.4, weight_decay=0.0, beta2=0.95)
-    loss = trained(model, recipe, ids[:cut], ids[cut:], out)
+    loss = fit_text(model, recipe, ids[:cut], ids[cut:])
     read = settings.pretrain_steps * settings.batch_size * settings.context
     print(f"the GPT has read {read:,} characters without labels: loss {loss:.4f}", flush=True)
     checkpoint.save(out / "gpt", model, tokenizer)

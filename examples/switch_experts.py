@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from ablate_recipe import earlier_runs, trained
 from train_shakespeare import Settings as Recipe
 from train_shakespeare import new_model
 
@@ -23,9 +22,10 @@ from minigpt import checkpoint, no_grad
 from minigpt.data import load_corpus, split, windows
 from minigpt.kernels import cpu
 from minigpt.models.switch import Switch, SwitchConfig
-from minigpt.report import next_free, prepare_folder, write_results
+from minigpt.report import earlier_runs, next_free, prepare_folder, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
+from minigpt.train import fit_text
 
 SHOWN = 4                           # characters shown of each expert, the most frequent ones
 
@@ -81,7 +81,7 @@ def main(settings):
           f"{settings.context} characters each; results in {out}\n", flush=True)
     for name, model in models.items():
         if not any(run["model"] == name for run in runs):
-            loss = trained(model, recipe, training, validation, out)
+            loss = fit_text(model, recipe, training, validation)
             checkpoint.save(out / name, model, tokenizer)
             runs.append({"model": name, "parameters": len(model.flat), "val_loss": loss})
             write_results(out, results | {"runs": runs})
