@@ -36,7 +36,7 @@ from minigpt.models.rnn import RNN, RNNConfig
 from minigpt.models.switch import Switch, SwitchConfig
 from minigpt.ops import log_softmax
 from minigpt.parallel import Workers
-from minigpt.report import earlier_runs, next_free, prepare_folder, save_picture, write_results
+from minigpt.report import Progress, earlier_runs, next_free, prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import check_finite, learning_rate, make_optimizer, micro_batch_size, training_step, validation_loss
@@ -131,6 +131,7 @@ def train(name, settings, training, validation, V, seed):
     end, by how much context there is; and how long it took."""
     recipe, model = settings.recipe(name, seed), new_network(name, settings, V, seed)
     optimizer, context, curve, seconds = make_optimizer(model.flat, recipe), settings.context, [], 0.0
+    progress = Progress(recipe.steps)
     marks = {settings.steps * (i + 1) // settings.points for i in range(settings.points)}
     with Workers(model, recipe.workers) as workers:
         for step in range(recipe.steps):
@@ -138,8 +139,10 @@ def train(name, settings, training, validation, V, seed):
             loss, norm = training_step(workers, optimizer, training, context, recipe, step, rate)
             seconds += time.perf_counter() - begin
             check_finite(None, step + 1, {"loss": loss, "norm of the gradient": norm})
+            progress.update(step + 1, f"{name}  loss {loss:.4f}")
             if step + 1 in marks:
                 curve.append([(step + 1) * recipe.batch_size * context, validation_loss(workers, validation, context)])
+        progress.close()
         by_context = losses_by_context(workers, validation, context)
         on = reading_on(model, validation, context) if name in RECURRENT else None
     return {"network": name, "seed": seed, "parameters": len(model.flat), "val_loss": curve[-1][1], "curve": curve,

@@ -288,7 +288,7 @@ def draw(figure, models):
     for axes in left, right:
         axes.set(xlabel="examples in the prompt", xticks=SHOWN, ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper left")
     left.set_ylabel("share of right answers")
 
 
