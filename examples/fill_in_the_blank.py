@@ -35,7 +35,7 @@ from minigpt.train import TrainSettings, fit
 
 SIGNS = "_█▁"                       # the blank is the first of these that the text does not have
 GUESSES = 5                         # guesses that are shown for a blank
-ROUNDS = 4                          # times that each window is asked for one blank
+ROUNDS = 2                          # times that each window is asked for one blank
 
 
 @dataclass(frozen=True)

@@ -295,7 +295,7 @@ def draw(figure, runs, guessing):
     for name in runs[0]["accuracy"]:
         axes.plot([run["labels"] for run in runs], [run["accuracy"][name] for run in runs], "o-", ms=4, label=name)
     axes.axhline(guessing, color="0.3", lw=1, ls="--", label="always the most frequent")
-    axes.set(xscale="log", xlabel="labelled texts", ylabel="share of texts that were not learnt from, classified rightly")
+    axes.set(xscale="log", xlabel="labelled texts", ylabel="classified rightly, of texts not learnt from")
     axes.grid(alpha=0.3)
     axes.legend()
 
