@@ -73,6 +73,16 @@ def test_counting_shows_a_sentence_factor_by_factor(place, tmp_path, unit, order
     assert found["losses"][str(order)] < found["losses"]["1"]
 
 
+@pytest.mark.parametrize("unit", ["char", "word"])
+def test_without_a_sentence_a_line_of_the_text_that_was_not_counted_is_shown(place, tmp_path, unit):
+    """Whatever the text is written in."""
+    lines = [f"{n} 天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏" for n in range(40)]
+    (place / "other.txt").write_text("\n".join(lines), encoding="utf-8")
+    output = succeeds(program("count", "--data", "other.txt", "--unit", unit, "--order", "3", "--out", tmp_path, cwd=place))
+    shown = results(tmp_path)["sentence"]
+    assert shown in lines[36:] and f"p({shown!r}), factor by factor" in output
+
+
 @pytest.mark.parametrize("flags, said", [
     (("--order", "0"), "order is 0"), (("--sentence", " "), "the sentence is empty"),
     (("--sentence", "天"), "characters outside the vocabulary"), (("--unit", "line"), "expected one of char, word"),
