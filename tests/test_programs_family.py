@@ -21,6 +21,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("family")
     (place / "text.txt").write_text(TEXT * 3, encoding="utf-8")
     (place / "short.txt").write_text("too short", encoding="utf-8")
+    (place / "brief.txt").write_text("to be or not " * 10, encoding="utf-8")
     return place
 
 
@@ -52,6 +53,7 @@ def test_switch_shows_what_its_experts_do_and_goes_on(place):
 @pytest.mark.parametrize("flags, said", [
     (("--experts", "1"), "experts is 1, but a choice takes 2"),
     (("--data", "short.txt"), "too few for a context of 16"),
+    (("--data", "brief.txt", "--out", "other"), "the last 10% of the text are 13 characters, too few for a context of 16"),
     (("--capacity", "0", "--out", "other"), "capacity is 0.0"),
 ])
 def test_a_mistake_with_switch_is_one_line(place, flags, said):
