@@ -174,7 +174,8 @@ def test_translation_of_numbers_holds_out_blocks(place):
     ("one\ttwo\n", (), "wrong.tsv has 1 pairs, too few"), (b"caf\xe9\tx", (), "can't be read as UTF-8"),
     (PAIRS, ("--data", "none.tsv"), "there is no file none.tsv"), (PAIRS, ("--languages", "fr,xx"), "no language 'xx'"),
     (PAIRS, ("--numbers", "100"), "numbers is 100"), (PAIRS, ("--beams", "0"), "beams is 0"),
-    (PAIRS, ("--vocabulary-size", "200"), "too small"), ("a b\t" * 2 + "\n", (), "has 3 parts"),
+    (PAIRS, ("--vocabulary-size", "200"), "too small"), (PAIRS, ("--say", ""), "the text '' is empty"),
+    (PAIRS, ("--say", "to be " * 99), "longer than all that is learnt from"), ("a b\t" * 2 + "\n", (), "has 3 parts"),
     ("x y z " * 300 + "\tq\n" + PAIRS, (), "the longest text has"),
 ])
 def test_a_mistake_in_translating_is_one_line(place, content, flags, said):
