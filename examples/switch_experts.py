@@ -18,7 +18,7 @@ import numpy as np
 from train_shakespeare import Settings as Recipe
 from train_shakespeare import new_model
 
-from minigpt import checkpoint, no_grad
+from minigpt import checkpoint
 from minigpt.data import load_corpus, split, windows
 from minigpt.kernels import cpu
 from minigpt.models.switch import Switch, SwitchConfig
@@ -72,6 +72,9 @@ def main(settings):
     tokenizer = CharTokenizer.train(corpus.text)
     training, validation = split(tokenizer.encode(corpus.text), settings.context)
     models = {"gpt_modern": new_model(recipe, corpus)[0], "switch": new_switch(settings, tokenizer.vocabulary_size)}
+    if len(validation) <= settings.context:
+        raise UserError(f"the last 10% of the text are {len(validation)} characters, too few for a context of "
+                        f"{settings.context}: give a longer text, or a smaller --context")
     out = prepare_folder(settings.out or next_free("runs/switch"))
     asked = ("steps", "experts", "capacity", "balance", "z", "layers", "heads", "width", "context", "batch_size", "seed")
     results = {"corpus": corpus.name, "corpus_sha256": corpus.sha256, "kernels": cpu.status(),
@@ -99,20 +102,15 @@ def main(settings):
 def choices(model, ids):
     """The expert that each block's router chooses for each position of `ids`, but for a short window at the end:
     one array (N,) for each block."""
-    with no_grad():
-        of_batches = [[scores.data.argmax(-1).reshape(-1) for scores in model.route(x)[1]]
-                      for x, _ in windows(ids, model.config.context, 16) if x.shape[1] == model.config.context]
-    if not of_batches:
-        raise UserError(f"the last 10% of the text are shorter than a context of {model.config.context}: give a longer text")
-    return [np.concatenate(block) for block in zip(*of_batches)]
+    whole = [x for x, _ in windows(ids, model.config.context, 16) if x.shape[1] == model.config.context]
+    return [np.concatenate(block) for block in zip(*(model.choices(x).reshape(model.config.layers, -1) for x in whole))]
 
 
 def report(runs, use, chosen, ids, tokenizer):
     """Print who is better, and what the experts do: ids (N,) are the characters that were read."""
     (dense, sparse), per = runs, use.shape[1]
-    verdict = "lower" if sparse["val_loss"] < dense["val_loss"] else "not lower"
-    print(f"\n{sparse['parameters'] / dense['parameters']:.1f} times the parameters at the same work for a character: the "
-          f"loss is {verdict}, by {sparse['val_loss'] - dense['val_loss']:+.4f}")
+    print(f"\n{sparse['parameters'] / dense['parameters']:.1f} times the parameters at the same work for a character: a loss "
+          f"of {sparse['val_loss']:.4f} for {dense['val_loss']:.4f}, {sparse['val_loss'] - dense['val_loss']:+.4f}")
     print(f"\nhow much each of {per} experts is used, on characters that were not learnt from (an equal share is "
           f"{1 / per:.1%}), and\nthe characters it is sent most, with their share of what it is sent:")
     for i, (shares, block) in enumerate(zip(use, chosen), 1):
