@@ -13,7 +13,8 @@ updates (Wettig et al. 2023, Should you mask 15% in masked language modeling?): 
 blanks, and with --share 0.15 in 55.1%.
 
 Then blanks are made in the last 10% of the text, and both are asked for each of them: once one in each window, once 15%
-of the characters. The GPT is shown all that truly stands to the left of a blank, also where BERT sees another blank.
+of the characters. The GPT is shown all that truly stands to the left of a blank, also where BERT sees another blank;
+of a --text of yours, where nobody knows the truth, what stands behind the blank before.
 """
 import json
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.masked_bert import MaskedBert, MaskedBertConfig
 from minigpt.report import next_free, prepare_folder, write_results
 from minigpt.sampling import log_probabilities, top
-from minigpt.settings import UserError, program
+from minigpt.settings import UserError, as_dict, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import TrainSettings, fit
 
@@ -132,7 +133,8 @@ def share_right(models, ids, blank, seed, several):
     several: whether 15% of a window's characters are blanks; or one, in each of ROUNDS rounds."""
     right, number = np.zeros(2), 0
     rng = np.random.default_rng([seed, 2, several])
-    for x, _ in (window for _ in range(1 if several else ROUNDS) for window in windows(ids, models["gpt"].config.context, 32)):
+    every = list(windows(ids, models["gpt"].config.context, 32))
+    for x, _ in every if several else ROUNDS * every:
         B, T = x.shape
         asked = rng.random((B, T)) < 0.15 if several else np.arange(T) == rng.integers(T, size=(B, 1))
         asked[:, 0] = False                                 # nothing stands to the left of it
@@ -146,14 +148,14 @@ def share_right(models, ids, blank, seed, several):
 
 def show(models, text, blank, tokenizer, truth=None):
     """Print both models' guesses for each blank of a text. Returns them as plain JSON. truth: the text without blanks."""
-    sign, shown = tokenizer.characters[blank], []
-    text = text.replace(SIGNS[0], sign) if SIGNS[0] not in tokenizer.characters[:-1] else text
-    x = tokenizer.encode(text)[None]
+    shown, x = [], tokenizer.encode(text)[None]
+    true = tokenizer.encode(truth)[None] if truth else x
     print(f"\n  {text!r}")
     for place in np.flatnonzero(x[0] == blank).tolist():
-        true = tokenizer.encode(truth)[None] if truth else x
-        both = [by_bert(models["masked_bert"], x, blank), by_gpt(models["gpt"], true[:, :place + 1], blank)]
-        best = [top(log_probabilities(logits[0, place]), GUESSES) for logits in both]
+        begin = 1 + max(np.flatnonzero(true[0, :place] == blank), default=-1)       # behind the blank before, if there is one
+        both = (by_bert(models["masked_bert"], x, blank)[0, place],
+                by_gpt(models["gpt"], true[:, begin:place + 1], blank)[0, place - begin])
+        best = [top(log_probabilities(logits), GUESSES) for logits in both]
         guesses = [[(tokenizer.decode([token]), float(np.exp(p))) for token, p in row] for row in best]
         print(f"    character {place + 1}" + (f", truly {truth[place]!r}" if truth else ""))
         for name, row in zip(("BERT", "GPT"), guesses):
@@ -176,9 +178,13 @@ def held_out_examples(ids, blank, tokenizer, settings, number=4):
 def main(settings):
     corpus = load_corpus(settings.data, print)
     tokenizer, blank = new_tokenizer(corpus.text)
-    if settings.text is not None:
-        tokenizer.encode(settings.text.replace(SIGNS[0], tokenizer.characters[blank]))     # all are known, or an error
+    asked = None if settings.text is None else settings.text.replace(SIGNS[0], tokenizer.characters[blank])
+    if asked:
+        tokenizer.encode(asked)                             # all of its characters are known, or an error
     training, validation = split(tokenizer.encode(corpus.text), settings.context)
+    if len(validation) <= settings.context:
+        raise UserError(f"the last 10% of the text are {len(validation)} characters, too few for a context of "
+                        f"{settings.context}: give a longer text, or a smaller --context")
     out = prepare_folder(settings.out or next_free("runs/blank"))
     shape = tokenizer.vocabulary_size, settings.context, settings.layers, settings.heads, settings.width
     fresh = {"masked_bert": MaskedBert(MaskedBertConfig(*shape, 4 * settings.width), settings.seed),
@@ -186,14 +192,14 @@ def main(settings):
     draws = {"masked_bert": draw_blanks(settings, training, blank), "gpt": draw_next(settings, training)}
     print(f"text      {corpus.source}\nkernels   {cpu.status()}\ntraining  {settings.steps} steps of {settings.batch_size} x "
           f"{settings.context} characters each; results in {out}", flush=True)
-    names = "seed", "steps", "batch_size", "context", "layers", "heads", "width", "share", "optimizer", "learning_rate"
-    of_run = {"corpus_sha256": corpus.sha256, **{name: getattr(settings, name) for name in names}}
+    of_run = {"corpus_sha256": corpus.sha256, **{name: value for name, value in as_dict(settings).items()
+                                                 if name not in ("text", "data", "out", "workers")}}
     models = {name: trained(name, fresh[name], draws[name], settings, tokenizer, of_run, out) for name in fresh}
     (bert, gpt), number = share_right(models, validation, blank, settings.seed, several=False)
     (bert_several, gpt_several), several = share_right(models, validation, blank, settings.seed, several=True)
     shown = []
-    if settings.text is not None:
-        shown += show(models, settings.text, blank, tokenizer)
+    if asked:
+        shown += show(models, asked, blank, tokenizer)
     else:
         for with_blank, whole in held_out_examples(validation, blank, tokenizer, settings):
             shown += show(models, with_blank, blank, tokenizer, whole)

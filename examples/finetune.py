@@ -18,6 +18,7 @@ is learnt from. A GPT (models/gpt_modern.py) reads the latter without labels fir
 
 The best learning rate and n are those that are best on the very texts that are asked, which flatters the last two.
 """
+import hashlib
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -31,7 +32,7 @@ from minigpt.models.classifier import Classifier
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig
 from minigpt.parallel import Workers
 from minigpt.report import earlier_runs, next_free, prepare_folder, save_picture, write_results
-from minigpt.settings import UserError, program
+from minigpt.settings import UserError, as_dict, program
 from minigpt.tokenizers import CharTokenizer
 from minigpt.train import TrainSettings, fit, fit_text
 
@@ -195,7 +196,7 @@ def naive_bayes(learnt, asked, classes, tokenizer, n, context):
     for text, label in zip(asked.texts, asked.labels):
         g = grams(text)
         found = np.searchsorted(known, g)
-        found = np.where(known[np.minimum(found, len(known) - 1)] == g, found, len(known))
+        found = np.where(np.append(known, -1)[found] == g, found, len(known))
         right += int((prior + log_p[:, found].sum(1)).argmax() == label)
     return right / len(asked.texts)
 
@@ -242,14 +243,21 @@ def ways(gpt, settings, tokenizer, learnt, asked, classes):
 
 # ---- all of them ----
 
+def sha256_of(learnt, asked):
+    """A fingerprint of all texts and their labels."""
+    lines = [f"{label}\t{text}" for part in (learnt, asked) for label, text in zip(part.labels.tolist(), part.texts)]
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+
 def main(settings):
     classes, learnt, asked = texts_of_file(settings.data, settings.seed) if settings.data else speeches(settings)
     out = prepare_folder(settings.out or next_free("runs/finetune"))
     tokenizer = CharTokenizer.train("\n" + "".join(learnt.texts + asked.texts))
     most = np.bincount(learnt.labels, minlength=len(classes)).argmax()
-    names = ("task", "seed", "steps", "pretrain_steps", "batch_size", "context", "layers", "width", "rank", "learning_rate")
     results = {"classes": classes, "learnt": len(learnt.texts), "asked": len(asked.texts), "kernels": cpu.status(),
-               "guessing": float((asked.labels == most).mean()), **{name: getattr(settings, name) for name in names}}
+               "guessing": float((asked.labels == most).mean()), "texts_sha256": sha256_of(learnt, asked),
+               **{name: value for name, value in as_dict(settings).items() if name not in ("data", "out", "workers")}}
     runs = earlier_runs(out, results)
     if not runs and (out / "gpt").exists():
         raise UserError(f"{out} holds the GPT of another run: choose another --out")

@@ -201,6 +201,12 @@ def test_blanks_are_filled_in_by_both_and_nothing_is_trained_twice(place):
         assert 0 < sum(p for _, p in guess["bert"]) <= 1 + 1e-6 and "_" not in [c for c, _ in guess["bert"]]
 
 
+def test_a_text_that_has_the_sign_of_a_blank_gets_another_one(place):
+    (place / "signs.txt").write_text(40 * "a_b c d e, and so on. ", encoding="utf-8")
+    output = succeeds(program(*BLANK, "--data", "signs.txt", "--out", "signs", "--text", "a_b", cwd=place))
+    assert "'a█b'" in output and "character 2" in output
+
+
 @pytest.mark.parametrize("flags, said", [
     (("--text", "To be"), "has no blank: write _"), (("--text", "天_"), "characters outside the vocabulary"),
     (("--text", "_" * 17), "the text has 17 characters, and the models read 16"), (("--share", "0"), "share is 0.0"),
@@ -228,6 +234,14 @@ def test_fine_tuning_is_compared_by_labels_and_goes_on(place):
     again = succeeds(program(*FINETUNE, cwd=place))
     assert results(place / "finetune")["runs"] == found["runs"]
     assert "without labels" in output and "without labels" not in again
+    (place / "others.tsv").write_text(LABELLED.replace("sun", "rain"), encoding="utf-8")
+    one_line(program(*FINETUNE, "--data", "others.tsv", cwd=place), "holds other results")
+    one_line(program(*FINETUNE, "--lora-rate", "0.1", cwd=place), "holds other results")
+
+
+def test_texts_too_short_for_any_n_gram_are_classified_all_the_same(place):
+    (place / "short.tsv").write_text("".join(f"day\ta{n % 3}\nnight\tb{n % 3}\n" for n in range(20)), encoding="utf-8")
+    succeeds(program(*FINETUNE, "--data", "short.tsv", "--out", "short", cwd=place))
 
 
 @pytest.mark.parametrize("content, flags, said", [
