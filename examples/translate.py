@@ -76,7 +76,7 @@ class Settings(TrainSettings):
             raise UserError(f"alpha is {self.alpha}, but has to be at least 0 and at most 10")
 
     def tongues(self):
-        return [name.strip() for name in self.languages.split(",")]
+        return list(dict.fromkeys(name.strip() for name in self.languages.split(",")))
 
 
 # ---- the pairs: (language, source, target) ----

@@ -168,7 +168,8 @@ def beam_search(model, source, mask, begin, end, longest, beams=4, alpha=0.6):
     """What the model writes after reading each source (N, S): a list of N arrays of tokens, without `begin` and `end`.
 
     begin, end: the tokens around each text. longest: how many tokens a text has at most, `end` included. beams=1 takes the
-    likeliest token, always ("greedy").
+    likeliest token, always ("greedy"). A text that has ended holds its place among the beams, and can lose it, by its
+    probability alone; lengths count when all is done.
     """
     N, V = len(source), model.config.vocabulary_size
     with no_grad():
