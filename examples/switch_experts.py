@@ -1,12 +1,13 @@
 """Do more parameters at the same cost help? A Switch Transformer and the GPT that does as much work on each character.
 
-    python examples/switch_experts.py                       two trainings: about six minutes on two idle cores
+    python examples/switch_experts.py                       two trainings: about three minutes on two idle cores
     python examples/switch_experts.py --preset quick        80 steps each: about one minute
     python examples/switch_experts.py --experts 16          more to choose from
+    python examples/switch_experts.py --width 128           a GPT that has enough parameters for so small a text
     python examples/switch_experts.py --data my.txt         any text of yours
     python examples/switch_experts.py --out runs/switch-1   go on where Ctrl-C stopped it
 
-The GPT is the default of examples/train_shakespeare.py. The Switch Transformer (minigpt/models/switch.py) has several MLPs
+The GPT is that of examples/train_shakespeare.py, half as wide. The Switch Transformer (minigpt/models/switch.py) has several MLPs
 in each block where that one has one, and a router that sends each character through one of them: many times the parameters,
 and the same arithmetic for a character, but for the router's. Both read the same characters in the same order, with the
 same learning rates. In the end the program shows how much each expert is used, and for what.
@@ -32,14 +33,14 @@ SHOWN = 4                           # characters shown of each expert, the most 
 
 @dataclass(frozen=True)
 class Settings:
-    steps: int = 600                # updates of the parameters in each training
+    steps: int = 800                # updates of the parameters in each training
     experts: int = 8                # MLPs in each block of the Switch Transformer
     capacity: float = 1.25          # characters that an expert takes in training, as multiples of an equal share
     balance: float = 0.01           # weight of the loss that keeps all experts at work
     z: float = 0.001                # weight of the loss that keeps the router's scores small
     layers: int = 4                 # blocks of both
     heads: int = 4                  # attention heads in a block
-    width: int = 128                # numbers in the residual stream
+    width: int = 64                 # numbers in the residual stream
     context: int = 128              # characters that they can look back on
     batch_size: int = 16            # sequences in an update
     seed: int = 1                   # of both trainings
