@@ -12,9 +12,7 @@ All read as many characters, and all are measured as examples/train_shakespeare.
 The baseline is trained with three seeds. By how much those differ is noise, and so is a difference that is no larger.
 The seed fixes which sequences are read when, and the numbers that the models begin with.
 """
-import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -26,11 +24,10 @@ from minigpt.kernels import cpu
 from minigpt.models.gpt_modern import GPTModern
 from minigpt.nn import Embedding, LayerNorm, Module, Parameter, flatten
 from minigpt.ops import attention, gelu, linear, rms_norm, rotary
-from minigpt.parallel import Workers
-from minigpt.report import next_free, prepare_folder, write_results
+from minigpt.report import earlier_runs, next_free, prepare_folder, write_results
 from minigpt.settings import UserError, program
 from minigpt.tokenizers import CharTokenizer
-from minigpt.train import check_finite, learning_rate, make_optimizer, training_step, validation_loss
+from minigpt.train import fit_text
 
 
 @dataclass(frozen=True)
@@ -252,37 +249,12 @@ def main(settings):
         for model, recipe in variant(settings.recipe(), corpus):
             run = {"variant": variant.__name__, "seed": recipe.seed, "learning_rate": recipe.learning_rate}
             if not any(run.items() <= earlier.items() for earlier in runs):
-                loss = trained(model, recipe, training, validation, out)
+                loss = fit_text(model, recipe, training, validation)
                 runs.append(run | {"parameters": len(model.flat), "val_loss": loss})
                 print(f"{run['variant']:18}seed {recipe.seed}, learning rate {recipe.learning_rate:<7g} "
                       f"validation loss {loss:.4f}", flush=True)
                 write_results(out, results | summary(runs) | {"runs": runs})
     print("\n" + "\n".join(table(runs)) + f"\n\nsaved in {out}: results.json")
-
-
-def earlier_runs(out, results):
-    """The trainings in results.json, where an interrupted program left some that fit."""
-    try:
-        earlier = json.loads(Path(out, "results.json").read_text(encoding="utf-8"))
-        found, runs = {name: earlier[name] for name in results if name != "kernels"}, list(earlier["runs"])
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError):
-        found, runs = None, []
-    if found is None or not found.items() <= results.items():
-        raise UserError(f"{out} holds other results than those of this text and these settings: choose another --out")
-    return runs
-
-
-def trained(model, recipe, training, validation, out):
-    """Train the model; its validation loss, in nats a character."""
-    optimizer, context = make_optimizer(model.flat, recipe), recipe.context
-    with Workers(model, recipe.workers) as workers:
-        for step in range(recipe.steps):
-            rate = learning_rate(recipe, step)
-            loss, norm = training_step(workers, optimizer, training, context, recipe, step, rate)
-            check_finite(out, step + 1, {"loss": loss, "norm of the gradient": norm})
-        return validation_loss(workers, validation, context)
 
 
 # ---- what came out ----

@@ -8,7 +8,8 @@
 The probability of a text is a product, whatever the model: p(S) = p(w1) p(w2 | w1) p(w3 | w1 w2) ... A model of n-grams
 keeps of each condition only the last n - 1 tokens, and counts (minigpt/models/ngram.py: modified Kneser-Ney). The
 program prints what each n reaches on text that was not counted, then the factors of a sentence, then text that it makes
-up: each token drawn from the probabilities of what follows the ones before.
+up: each token drawn from the probabilities of what follows the ones before. The perplexity is e to the loss in nats: the
+text is as surprising as if each token were drawn from so many that are equally likely.
 """
 import math
 import re
@@ -26,6 +27,7 @@ from minigpt.tokenizers import CharTokenizer
 
 BIT = math.log(2)                   # nats
 UNKNOWN = "<?>"                     # any word that was not counted
+SHORTEST, LONGEST = 20, 60          # characters of a line that is shown where no sentence is given
 WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]|\n")       # a word, a punctuation mark, or the end of a line
 
 
@@ -33,7 +35,7 @@ WORD = re.compile(r"\w+(?:['’-]\w+)*|[^\w\s]|\n")       # a word, a punctuatio
 class Settings:
     unit: Literal["char", "word"] = "char"      # what a token is
     order: int = 7                  # tokens in the longest n-gram
-    sentence: str = "What light through yonder window breaks?"      # whose probability is shown factor by factor
+    sentence: str | None = None     # whose probability is shown factor by factor (none: a line that was not counted)
     length: int = 300               # tokens to make up
     seed: int = 1                   # of what is made up
     data: str | None = None         # a text file in UTF-8 (none: tiny Shakespeare)
@@ -46,7 +48,7 @@ class Settings:
             raise UserError(f"order is {self.order}, but an n-gram has at least 1 token, and at most 100 here")
         if self.length < 1:
             raise UserError(f"length is {self.length}, but has to be at least 1")
-        if not self.sentence.strip():
+        if self.sentence is not None and not self.sentence.strip():
             raise UserError("the sentence is empty: give at least one character")
 
 
@@ -76,25 +78,28 @@ def main(settings):
     corpus = load_corpus(settings.data, print)
     tokenizer, training, validation = tokens(settings, corpus)
     unit = "character" if settings.unit == "char" else "word"
+    sentence = settings.sentence or a_line(split(corpus.text, settings.order)[1])
+    if not len(tokenizer.encode(sentence)):                 # or an error, where it has characters that the text has not
+        raise UserError(f"the sentence {sentence!r} has no {unit}s: give another --sentence")
     print(f"text      {corpus.source}\ntokens    {tokenizer.vocabulary_size:,} different {unit}s; {len(training):,} to "
           f"count, {len(validation):,} to measure by\n")
     losses = {}
-    print(f"  n   nats a {unit}   bits a {unit}   as if choosing among")
+    print(f"  n   nats a {unit}   bits a {unit}   perplexity")
     for order in range(1, settings.order + 1):
         model = NGram(tokenizer.vocabulary_size, order).fit(training)
         losses[order] = loss = model.loss(validation)
-        print(f"{order:3}   {loss:{7 + len(unit)}.4f}   {loss / BIT:{7 + len(unit)}.3f}   {math.exp(loss):20.1f}", flush=True)
+        print(f"{order:3}   {loss:{7 + len(unit)}.4f}   {loss / BIT:{7 + len(unit)}.3f}   {math.exp(loss):10.1f}", flush=True)
     unknown = float((validation == 0).mean()) if settings.unit == "word" else 0.0
     if unknown:
         print(f"\n{unknown:.1%} of the words to measure by were not counted, and stand there as {UNKNOWN}")
-    log_p = show_factors(model, tokenizer, settings.sentence, unit)
+    log_p = show_factors(model, tokenizer, sentence, unit)
     made_up = tokenizer.decode(write(model, settings.length, Chance(settings.seed)))
     print(f"\nmade up, {settings.length} {unit}s:\n\n{made_up}")
     if settings.out:
         write_results(prepare_folder(settings.out), {
             "corpus": corpus.name, "corpus_sha256": corpus.sha256, "unit": settings.unit, "order": settings.order,
             "vocabulary_size": tokenizer.vocabulary_size, "losses": losses, "unknown": unknown,
-            "sentence": settings.sentence, "log_probability": log_p, "made_up": made_up})
+            "sentence": sentence, "log_probability": log_p, "made_up": made_up})
 
 
 def tokens(settings, corpus):
@@ -111,11 +116,15 @@ def tokens(settings, corpus):
     return tokenizer, training, validation
 
 
+def a_line(text):
+    """The first line that is worth showing, or its beginning."""
+    whole = [line.strip() for line in text.splitlines()[1:]]                # the first line may lack its beginning
+    return next((line for line in whole if len(line) >= SHORTEST), text.strip())[:LONGEST]
+
+
 def show_factors(model, tokenizer, sentence, unit):
     """Print p(S) factor by factor. Returns its logarithm."""
     ids, log_p = tokenizer.encode(sentence), 0.0
-    if not len(ids):
-        raise UserError(f"the sentence {sentence!r} has no {unit}s: give another --sentence")
     print(f"\np({sentence!r}), factor by factor: each {unit} after what was known before it\n")
     for n, token in enumerate(ids.tolist()):
         p = model.distribution(ids[:n])[token]

@@ -19,13 +19,13 @@ learn, "in-context learning" (Brown et al. 2020, Language models are few-shot le
 examples, then what is asked, with its answer: cab > bac ; hid > dih ; bad > dab
 """
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import ClassVar
 from zlib import crc32
 
 import numpy as np
 
 from minigpt import no_grad
+from minigpt.data import lines_of
 from minigpt.kernels import cpu
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.report import next_free, prepare_folder, save_picture, write_results
@@ -129,19 +129,10 @@ def as_tokens(asked, answers):
     return x.reshape(len(x), -1)
 
 
-def own_tasks(path):
-    """The tasks in a file of the user's: [(asked, answers)], each (1, examples, L)."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"the tasks in {path} can't be read ({error}): give a text file") from None
-    return own_tasks_of(text.splitlines(), path)
-
-
-def own_tasks_of(text, path):
-    """The same of lines of text."""
+def own_tasks(written, path):
+    """The tasks that are written in the lines of a file of the user's: [(asked, answers)], each (1, examples, L)."""
     tasks = []
-    for n, line in enumerate(text, 1):
+    for n, line in enumerate(written, 1):
         pairs = [[word.strip() for word in pair.split(">")] for pair in line.strip().rstrip(";").split(";")]
         if pairs == [[""]]:
             continue
@@ -209,7 +200,7 @@ def mean(accuracy):
 
 
 def main(settings):
-    own = own_tasks(settings.data) if settings.data else []
+    own = own_tasks(lines_of(settings.data, "a task"), settings.data) if settings.data else []
     out = prepare_folder(settings.out or next_free("runs/few-shot"))
     print(f"tasks     {', '.join(FAMILIES)}; a quarter of the variants of each is never trained on\nkernels   {cpu.status()}\n"
           f"training  {settings.steps} steps of {settings.batch_size} lines for each model; results in {out}\n\n"
@@ -288,7 +279,7 @@ def draw(figure, models):
     for axes in left, right:
         axes.set(xlabel="examples in the prompt", xticks=SHOWN, ylim=(-0.02, 1.02))
         axes.grid(alpha=0.3)
-        axes.legend()
+        axes.legend(loc="upper left")
     left.set_ylabel("share of right answers")
 
 

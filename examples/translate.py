@@ -9,8 +9,9 @@
 
 "three thousand and four" -> "trois mille quatre", "dreitausendvier". Of the numbers below --numbers, 20% are held out in
 blocks of 100: nothing between 3400 and 3499, say, is ever learnt from. But every word of theirs is: who has understood
-how numbers are made gets them right. A translation counts if it is right letter by letter. The model (minigpt/models/transformer.py) is told by a first token which language to write; its tokens are
-frequent pieces of the words (byte-level BPE), learnt from the pairs that are learnt from.
+how numbers are made gets them right. A translation counts if it is right letter by letter. The model
+(minigpt/models/transformer.py) is told by a first token which language to write; its tokens are frequent pieces of the
+words (byte-level BPE), learnt from the pairs that are learnt from.
 """
 import re
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ class Settings(TrainSettings):
             raise UserError(f"alpha is {self.alpha}, but has to be at least 0 and at most 10")
 
     def tongues(self):
-        return [name.strip() for name in self.languages.split(",")]
+        return list(dict.fromkeys(name.strip() for name in self.languages.split(",")))
 
 
 # ---- the pairs: (language, source, target) ----
@@ -188,9 +189,6 @@ def batches(settings, tokenizer, pairs):
 def translate(model, tokenizer, asked, beams, workers, alpha=0.0, size=100):
     """What the model makes of each (language, source), a list of texts."""
     sources = [encode_source(tokenizer, language, source) for language, source in asked]
-    too_long = next((text for text, ids in zip(asked, sources) if len(ids) > model.config.context), None)
-    if too_long:
-        raise UserError(f"{too_long[1]!r} is longer than all that the model has learnt from: shorten it")
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     special, found = tokenizer.special, [None] * len(sources)
 
@@ -215,6 +213,8 @@ def main(settings):
         (tokenizer.encode, pair[1]), (tokenizer.encode, pair[2]))) + 2
     if longest > LONGEST:
         raise UserError(f"the longest text has {longest} tokens, and {LONGEST} are the most here: give shorter ones")
+    if settings.say is not None and not 0 < len(tokenizer.encode(settings.say)) <= longest + 2:
+        raise UserError(f"the text {settings.say!r} is empty, or longer than all that is learnt from: give another --say")
     model = Transformer(TransformerConfig(tokenizer.vocabulary_size, longest + 4, settings.layers, settings.heads,
                                           settings.width, 4 * settings.width, settings.dropout), settings.seed)
     print(f"pairs     {len(learnt):,} to learn from, {len(held_out):,} held out\n"
@@ -229,7 +229,7 @@ def main(settings):
                "held_out": len(held_out), "beams": settings.beams, "kernels": cpu.status()}
     with Workers(model, settings.workers) as workers:
         results |= ask(model, tokenizer, held_out, settings, workers)
-        if settings.say:
+        if settings.say is not None:
             for language in sorted({language for language, _, _ in learnt}):
                 said = translate(model, tokenizer, [(language, settings.say)], settings.beams, workers, settings.alpha)[0]
                 print(f"\n{settings.say}  ->  {said}")

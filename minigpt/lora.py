@@ -6,8 +6,8 @@ A layer x w keeps its matrix w (I, O), and a product of two thin ones is added, 
     (1)  y = x w + s x a b,          s = alpha / r
 
 b begins at 0, so the model begins as it was. Only a and b are trained: r (I + O) numbers instead of I O, for which
-alone there are gradients and moments of an optimizer, and which alone have to be kept for each task. The idea behind:
-what has to change in a model for one task is much less than what it knows, and so of low rank. Afterwards
+alone there are gradients and moments of an optimizer, and which alone have to be kept for each task. The assumption
+behind it: what one task changes in w is a matrix of low rank. Afterwards
 
     (2)  w + s a b
 

@@ -41,6 +41,23 @@ def write_results(folder, results):
     write_text(Path(folder) / "results.json", json.dumps(results, indent=1, ensure_ascii=False) + "\n")
 
 
+def earlier_runs(folder, results):
+    """The list `runs` in results.json, where an interrupted program left trainings of the same text and settings.
+
+    results: what has to be alike, as results.json has it; "kernels" may differ. Raises UserError where other things do.
+    """
+    try:
+        earlier = json.loads(Path(folder, "results.json").read_text(encoding="utf-8"))
+        found, runs = {name: earlier[name] for name in results if name != "kernels"}, list(earlier["runs"])
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        found, runs = None, []
+    if found is None or not found.items() <= results.items():
+        raise UserError(f"{folder} holds other results than those of this text and these settings: choose another --out")
+    return runs
+
+
 class Stages:
     """What the folder of a run of several stages remembers: settings.json, with what was asked for; figures.json, with
     {stage: {name: figure}}, "seconds" among them; and results.json, the same in flat names."""

@@ -205,12 +205,33 @@ def fit(model, settings, loss_at):
     loss_at(step) draws a step's batch of settings.batch_size examples and returns its loss(model, part), as `descend` has it.
     Returns the mean of the last settings.log_every losses. Raises UserError where a loss is no longer finite.
     """
-    optimizer, progress = make_optimizer(model.flat, settings), Progress(settings.steps)
+    def make(workers, optimizer, step, lr):
+        return descend(workers, optimizer, loss_at(step), settings.batch_size, settings, lr)
+
+    with Workers(model, settings.workers) as workers:
+        return all_steps(workers, settings, make)
+
+
+def fit_text(model, settings, training, validation):
+    """Train a model on windows of settings.context tokens of a text, ids (N,), as `fit` does. Returns its validation loss."""
+    def make(workers, optimizer, step, lr):
+        return training_step(workers, optimizer, training, settings.context, settings, step, lr)
+
+    with Workers(model, settings.workers) as workers:
+        all_steps(workers, settings, make)
+        return validation_loss(workers, validation, settings.context)
+
+
+def all_steps(workers, settings, make):
+    """Make the updates, each by make(workers, optimizer, step, lr), which returns the loss and the norm of its gradient.
+
+    Returns the mean of the last settings.log_every losses.
+    """
+    optimizer, progress = make_optimizer(workers.model.flat, settings), Progress(settings.steps)
     recent = deque(maxlen=settings.log_every)
-    with Workers(model, settings.workers) as workers, np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         for step in range(settings.steps):
-            lr = learning_rate(settings, step)
-            loss, norm = descend(workers, optimizer, loss_at(step), settings.batch_size, settings, lr)
+            loss, norm = make(workers, optimizer, step, learning_rate(settings, step))
             check_finite(None, step + 1, {"loss": loss, "norm of the gradient": norm})
             recent.append(loss)
             progress.update(step + 1, f"loss {sum(recent) / len(recent):.4f}")

@@ -21,6 +21,7 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("family")
     (place / "text.txt").write_text(TEXT * 3, encoding="utf-8")
     (place / "short.txt").write_text("too short", encoding="utf-8")
+    (place / "brief.txt").write_text("to be or not " * 10, encoding="utf-8")
     return place
 
 
@@ -52,6 +53,7 @@ def test_switch_shows_what_its_experts_do_and_goes_on(place):
 @pytest.mark.parametrize("flags, said", [
     (("--experts", "1"), "experts is 1, but a choice takes 2"),
     (("--data", "short.txt"), "too few for a context of 16"),
+    (("--data", "brief.txt", "--out", "other"), "the last 10% of the text are 13 characters, too few for a context of 16"),
     (("--capacity", "0", "--out", "other"), "capacity is 0.0"),
 ])
 def test_a_mistake_with_switch_is_one_line(place, flags, said):
@@ -71,6 +73,16 @@ def test_counting_shows_a_sentence_factor_by_factor(place, tmp_path, unit, order
     assert list(found["losses"]) == [str(n) for n in range(1, order + 1)]
     assert found["made_up"] in output and (len(found["made_up"]) == 40 if unit == "char" else True)
     assert found["losses"][str(order)] < found["losses"]["1"]
+
+
+@pytest.mark.parametrize("unit", ["char", "word"])
+def test_without_a_sentence_a_line_of_the_text_that_was_not_counted_is_shown(place, tmp_path, unit):
+    """Whatever the text is written in."""
+    lines = [f"{n} 天地玄黃宇宙洪荒日月盈昃辰宿列張寒來暑往秋收冬藏" for n in range(40)]
+    (place / "other.txt").write_text("\n".join(lines), encoding="utf-8")
+    output = succeeds(program("count", "--data", "other.txt", "--unit", unit, "--order", "3", "--out", tmp_path, cwd=place))
+    shown = results(tmp_path)["sentence"]
+    assert shown in lines[36:] and f"p({shown!r}), factor by factor" in output
 
 
 @pytest.mark.parametrize("flags, said", [
@@ -162,7 +174,8 @@ def test_translation_of_numbers_holds_out_blocks(place):
     ("one\ttwo\n", (), "wrong.tsv has 1 pairs, too few"), (b"caf\xe9\tx", (), "can't be read as UTF-8"),
     (PAIRS, ("--data", "none.tsv"), "there is no file none.tsv"), (PAIRS, ("--languages", "fr,xx"), "no language 'xx'"),
     (PAIRS, ("--numbers", "100"), "numbers is 100"), (PAIRS, ("--beams", "0"), "beams is 0"),
-    (PAIRS, ("--vocabulary-size", "200"), "too small"), ("a b\t" * 2 + "\n", (), "has 3 parts"),
+    (PAIRS, ("--vocabulary-size", "200"), "too small"), (PAIRS, ("--say", ""), "the text '' is empty"),
+    (PAIRS, ("--say", "to be " * 99), "longer than all that is learnt from"), ("a b\t" * 2 + "\n", (), "has 3 parts"),
     ("x y z " * 300 + "\tq\n" + PAIRS, (), "the longest text has"),
 ])
 def test_a_mistake_in_translating_is_one_line(place, content, flags, said):
@@ -186,6 +199,12 @@ def test_blanks_are_filled_in_by_both_and_nothing_is_trained_twice(place):
     one_line(program(*BLANK, "--steps", "11", cwd=place), "holds models of another text or of other settings")
     for guess in results(place / "blank")["guesses"]:
         assert 0 < sum(p for _, p in guess["bert"]) <= 1 + 1e-6 and "_" not in [c for c, _ in guess["bert"]]
+
+
+def test_a_text_that_has_the_sign_of_a_blank_gets_another_one(place):
+    (place / "signs.txt").write_text(40 * "a_b c d e, and so on. ", encoding="utf-8")
+    output = succeeds(program(*BLANK, "--data", "signs.txt", "--out", "signs", "--text", "a_b", cwd=place))
+    assert "'a█b'" in output and "character 2" in output
 
 
 @pytest.mark.parametrize("flags, said", [
@@ -215,6 +234,14 @@ def test_fine_tuning_is_compared_by_labels_and_goes_on(place):
     again = succeeds(program(*FINETUNE, cwd=place))
     assert results(place / "finetune")["runs"] == found["runs"]
     assert "without labels" in output and "without labels" not in again
+    (place / "others.tsv").write_text(LABELLED.replace("sun", "rain"), encoding="utf-8")
+    one_line(program(*FINETUNE, "--data", "others.tsv", cwd=place), "holds other results")
+    one_line(program(*FINETUNE, "--lora-rate", "0.1", cwd=place), "holds other results")
+
+
+def test_texts_too_short_for_any_n_gram_are_classified_all_the_same(place):
+    (place / "short.tsv").write_text("".join(f"day\ta{n % 3}\nnight\tb{n % 3}\n" for n in range(20)), encoding="utf-8")
+    succeeds(program(*FINETUNE, "--data", "short.tsv", "--out", "short", cwd=place))
 
 
 @pytest.mark.parametrize("content, flags, said", [

@@ -99,7 +99,7 @@ MISTAKES = {
     "no width": (("few_shot", *ASK, "--sizes", "2x48"), "the width a multiple of 32"),
     "no questions": (("few_shot", *ASK, "--questions", "0"), "questions is 0"),
     "no tasks": (("few_shot", *ASK, "--data", "empty.txt"), "empty.txt holds no tasks"),
-    "no such tasks": (("few_shot", *ASK, "--data", "none.txt"), "the tasks in none.txt can't be read"),
+    "no such tasks": (("few_shot", *ASK, "--data", "none.txt"), "there is no file none.txt: give one with a task in each line"),
     "words too long": (("few_shot", *ASK, "--data", "long.txt"), "line 1 of long.txt is no task"),
     "other letters": (("few_shot", *ASK, "--data", "letters.txt"), "of words of 3 letters from a to j"),
     "nothing asked": (("few_shot", *ASK, "--data", "single.txt"), "has 1 pairs, but needs 2 to 9"),
@@ -258,7 +258,7 @@ def test_some_variants_of_every_family_are_never_trained_on_and_the_reversal_is_
 
 
 def test_a_line_is_written_as_the_docstring_shows_it_and_only_answers_are_learnt():
-    asked, answers = few_shot.own_tasks_of(["cab>bac;hid>dih;bad>dab"], "tasks")[0]
+    asked, answers = few_shot.own_tasks(["cab>bac;hid>dih;bad>dab"], "tasks")[0]
     ids = few_shot.prompts(asked, answers)
     assert "".join(few_shot.TOKENS[i] for i in ids[0]) == "cab>bac;hid>dih;bad>"
     targets = []

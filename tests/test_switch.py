@@ -153,15 +153,16 @@ def test_training_with_a_balance_keeps_all_experts_at_work():
             model.flat.grad[...] = 0
             model.training_loss(ids[:, :-1], ids[:, 1:]).backward()
             optimizer.step(3e-3)
-        used[weight] = model.use(ids[:, :-1])[0].max()
+        used[weight] = np.bincount(model.choices(ids[:, :-1]).reshape(-1)).max() / ids[:, :-1].size
     assert used[1.0] < used[0.0] and used[1.0] < 0.5
 
 
-def test_the_use_of_experts_is_a_share_of_the_positions():
+def test_the_choices_are_those_of_the_routers_scores():
     model, (x, _) = small_model(), some_tokens()
-    use = model.use(x)
-    assert use.shape == (2, 3)
-    np.testing.assert_allclose(use.sum(-1), 1)
+    chosen, (_, all_scores) = model.choices(x), model.route(x)
+    assert chosen.shape == (2, *x.shape)
+    for block, scores in zip(chosen, all_scores):
+        np.testing.assert_array_equal(np.bincount(block.reshape(-1), minlength=3) / x.size, shares(scores.data))
 
 
 # ---- with the rest of the house ----

@@ -1,5 +1,5 @@
-"""A convolutional network, as small as the first that read handwritten digits (LeCun et al. 1989, Backpropagation applied
-to handwritten zip code recognition): the ancestor of models/vit.py.
+"""A convolutional network, about as small as the first that learnt to read handwritten digits by gradients (LeCun et al.
+1989, Backpropagation applied to handwritten zip code recognition): the ancestor of models/vit.py.
 
     image -> [ convolution -> ReLU ] * 3 -> linear -> ReLU -> linear -> logits
 

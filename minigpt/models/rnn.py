@@ -57,7 +57,7 @@ class Layer(Module):
         self.input = Linear(rng, width, GATES[cell] * width, std=width ** -0.5)
         self.u = Parameter(np.concatenate([orthogonal_matrix(rng, width) for _ in range(GATES[cell])], 1), "matrices")
         if cell == "lstm":
-            self.input.b.data[width:2 * width] = 1          # the gates that keep begin open
+            self.input.b.data[width:2 * width] = 1          # the forget gates begin open
 
     def forward(self, x, state=None, truncate=0):
         """x: (B, T, C); state: (B, C) or (B, 2 C), None for zeros. Returns (B, T, C) and the last state, an array."""

@@ -14,6 +14,7 @@ surprise. With f_e the share of the N positions of a micro-batch whose choice is
     (4)  balance = E sum over e of f_e P_e            1 where all experts have as much to do, E where one does all
     (5)  z       = mean of (log-sum-exp of s)^2       keeps scores small, where rounding does not decide the choice
 
+((5), the router z-loss, is of Zoph et al. 2022, ST-MoE: designing stable and transferable sparse expert models.)
 f_e jumps and counts as a constant: the gradient of (4) lowers the probability of those that have too much to do.
 
     (6)  K = capacity N / E, rounded up               the most positions that one expert takes in training
@@ -84,13 +85,13 @@ class Block(Module):
         self.experts = Experts(rng, C, config.experts)
         self.dropout2 = Dropout(p, site=2)
 
-    def look(self, x, cache=None, seeds=None):
+    def add_attention(self, x, cache=None, seeds=None):
         return x + self.dropout1(self.attention(rms_norm(x), cache, seeds), seeds)      # (B, T, C)
 
     def scores(self, x):
         return self.router(rms_norm(x))                                                 # (1)  (B, T, E)
 
-    def think(self, x, scores, capacity=None, seeds=None):
+    def add_experts(self, x, scores, capacity=None, seeds=None):
         return x + self.dropout2(self.experts(rms_norm(x), scores, capacity), seeds)    # (B, T, C)
 
 
@@ -125,9 +126,9 @@ class Switch(Module):
         run = recompute if self.recompute_blocks and cache is None else lambda part, *inputs: part(*inputs)
         for i, block in enumerate(self.blocks):
             block_seeds = None if seeds is None else fold_in(seeds, n=i)
-            x = run(block.look, x, None if cache is None else cache.layers[i], block_seeds)
+            x = run(block.add_attention, x, None if cache is None else cache.layers[i], block_seeds)
             all_scores.append(block.scores(x))
-            x = run(block.think, x, all_scores[-1], capacity, block_seeds)              # (B, T, C)
+            x = run(block.add_experts, x, all_scores[-1], capacity, block_seeds)        # (B, T, C)
         if cache is not None:
             cache.advance(T)
         return rms_norm(x), all_scores
@@ -148,11 +149,11 @@ class Switch(Module):
             loss = loss + (balance(scores) * c.balance + z_loss(scores) * c.z) * share
         return loss
 
-    def use(self, ids):
-        """(layers, E): the share of the positions of ids (B, T) that each expert of each block is sent."""
+    def choices(self, ids):
+        """(layers, B, T) integers: the expert that each block sends each position of ids (B, T) to."""
         with no_grad():
             _, all_scores = self.route(ids)
-        return np.array([shares(scores.data) for scores in all_scores])
+        return np.stack([scores.data.argmax(-1) for scores in all_scores])
 
     def new_cache(self, slots=1):
         """An empty cache for generating as many texts."""

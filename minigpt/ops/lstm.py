@@ -1,9 +1,9 @@
 """lstm: a state with a memory beside it, which only changes where gates open (Hochreiter and Schmidhuber 1997, Long
 short-term memory; the forget gate is that of Gers, Schmidhuber and Cummins 2000).
 
-a (B, T, 4 C): the inputs of the three gates i (write), f (keep), o (show) and of the news g, side by side, each already
-multiplied by its matrix (ops/linear.py); state (B, 2 C): h and c before the first step; u (C, 4 C)  ->  y (B, T, 2 C): h and
-c after each step, side by side.
+a (B, T, 4 C): what goes into the input gate i (write), the forget gate f (keep), the output gate o (show) and the
+candidate g (the news), side by side, each already multiplied by its matrix (ops/linear.py); state (B, 2 C): the hidden
+state h and the cell state c (the memory) before the first step; u (C, 4 C)  ->  y (B, T, 2 C): h and c after each step.
 
     (1)  z_t = a_t + h_(t-1) u                        (B, 4 C)
     (2)  i, f, o = sigmoid(z),  g = tanh(z)           each of its own C numbers of z
@@ -15,8 +15,8 @@ gradient by h_t, r by c_t, m = tanh(c_t):
 
     (5)  s   = dh_t + dz_(t+1) u^T                    after the last step there is no next
     (6)  r   = dc_t + s o (1 - m^2) + f_(t+1) r_(t+1)       by (4) and by (3) of the next step
-    (7)  di  = r g i (1 - i),   df = r c_(t-1) f (1 - f),   do = s m o (1 - o),   dg = r i (1 - g^2)
-    (8)  da_t = dz_t = (di, df, do, dg)               side by side
+    (7)  di  = r g i (1 - i),   df = r c_(t-1) f (1 - f),   do = s m o (1 - o),   dg = r i (1 - g^2)    by (3), (4), (2)
+    (8)  da_t = dz_t = (di, df, do, dg)               so these are the gradients by the four parts of z, side by side
     (9)  the first state's gradient: dh = dz_0 u^T,  dc = f_0 r_0
     (10) du  = sum over t of h_(t-1)^T dz_t           one matrix product over all B T rows
 
