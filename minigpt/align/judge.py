@@ -92,11 +92,12 @@ class Judge:
 # ---- what is asked, and what is compared ----
 
 def lessons_to_judge(world, number, seed):
-    """Lessons, plain ones, about what is demonstrated in a world, in the SHARES above."""
+    """Lessons, plain ones, in the SHARES above: as demonstrated, but about all countries of a world. Were they about those
+    that are demonstrated, and about invented ones, a model would learn to say of all others that it does not know."""
     rng = np.random.default_rng([world.seed, 5, seed])
     kinds = rng.choice(list(SHARES), size=number, p=np.array(list(SHARES.values())) / sum(SHARES.values()))
     names = iter(world.unheard_of(rng, int((kinds == "invented").sum())))
-    return [lessons.demonstration(world, rng, kind, names) for kind in kinds]
+    return [lessons.a_lesson(world, rng, kind, world.countries, names) for kind in kinds]
 
 
 def scripted_pair(rng, world, template, lesson):
@@ -140,7 +141,7 @@ def wrong(rng, world, lesson):
     if question.kind == "small talk" and rng.random() < 0.5:
         return pick(rng, [reply for _, replies in wordings.SMALL_TALK for reply in replies if not is_right(question, reply)])
     attribute = question.attribute or pick(rng, ATTRIBUTES)
-    country = question.country or pick(rng, world.demonstrated).name
+    country = question.country or pick(rng, world.countries).name
     return wordings.ANSWERS[attribute].format(c=country, x=pick(rng, world.values[attribute]))
 
 
@@ -148,7 +149,7 @@ def others_than(world, question):
     """The countries for which a question's could be mistaken, as a model does by their names, and of which something else
     is true."""
     return [] if question.attribute is None else [
-        country for country in world.demonstrated
+        country for country in world.countries
         if country.name != question.country and getattr(country, question.attribute) != question.answer]
 
 

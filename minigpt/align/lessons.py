@@ -183,21 +183,21 @@ def demonstrations(world, number_of_them, seed, shares=SHARES):
     rng = np.random.default_rng([world.seed, 3, seed])
     kinds = rng.choice(list(shares), size=number_of_them, p=np.array(list(shares.values())) / sum(shares.values()))
     names = iter(world.unheard_of(rng, int((kinds == "invented").sum())))
-    return [mannered(rng, demonstration(world, rng, kind, names)) for kind in kinds]
+    return [mannered(rng, a_lesson(world, rng, kind, world.demonstrated, names)) for kind in kinds]
 
 
-def demonstration(world, rng, kind, names):
-    """One lesson of a kind of SHARES. names: iterator over invented countries."""
+def a_lesson(world, rng, kind, countries, names):
+    """One lesson of a kind of SHARES, about one of these countries, if about any. names: iterator over invented ones."""
     if kind in ("fact", "follow-up"):
         make = fact if kind == "fact" else follow_up
-        return make(rng, pick(rng, world.demonstrated), pick(rng, ATTRIBUTES))
+        return make(rng, pick(rng, countries), pick(rng, ATTRIBUTES))
     if kind == "in Chinese":
-        told = [country for country in world.demonstrated if country in world.told_in_chinese]
+        told = [country for country in countries if country in world.told_in_chinese]
         return fact_in_chinese(rng, pick(rng, told), pick(rng, list(wordings.CHINESE_QUESTIONS)))
     if kind == "invented":
         return unheard_of(rng, next(names))
     if kind == "never stated":
-        return never_stated(rng, pick(rng, world.demonstrated).name)
+        return never_stated(rng, pick(rng, countries).name)
     if kind in ("calculator", "without tools"):
         return arithmetic(rng, pick(rng, [20, 999, 999, 9999]), tools=kind == "calculator")
     if kind == "error":
