@@ -7,7 +7,7 @@ overoptimization; "Goodhart's law"). The price of distance, beta, is there to pr
 
     python examples/overoptimise.py --run runs/chat
 
-takes the fine-tuned model of a run of examples/train_chat.py, learns a reward model from a few hundred comparisons, and lets
+takes the fine-tuned model of a run of examples/train_chat.py, learns a reward model from a hundred comparisons or so, and lets
 PPO loose on it twice, with beta = 0 and with a beta that adapts; it prints both scores as the KL grows and draws them
 (overoptimisation.png, with matplotlib). About 5 minutes on two cores.
 """
@@ -31,12 +31,12 @@ class Settings:
     run: str = "runs/chat"          # folder of a run of train_chat.py, or of a model that was fine-tuned in it
     world: int = 1                  # seed of the world in which it learnt
     countries: int | None = None    # how many countries that world has (none: all)
-    questions: int = 600            # questions about which replies are compared: few, for a reward model that errs
+    questions: int = 200            # questions about which replies are compared: few, for a reward model that errs
     epochs: int = 3                 # how often it sees each comparison
     mistakes: float = 0.1           # share of wrong labels
     iterations: int = 60            # rounds of PPO
     replies: int = 96               # replies in a round
-    learning_rate: float = 6e-4     # of PPO
+    learning_rate: float = 1e-3     # of PPO
     target_kl: float = 3.0          # nats a reply, for the run whose beta adapts
     workers: int = 0                # threads (0: one a core)
     seed: int = 1                   # of the comparisons and of PPO
@@ -96,7 +96,8 @@ def draw(figure, runs):
     panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)
     for axes, (name, records) in zip(panels[0], runs.items()):
         for key, label in ("reward", "the reward model's score"), ("true_score", "the judge's true score"):
-            axes.plot([record["kl"] for record in records], [record[key] for record in records], "o-", ms=3, lw=0.8, label=label)
+            axes.plot([record["kl"] for record in records], [record[key] for record in records], "o", ms=4, alpha=0.6,
+                      label=label)
         axes.set(title=name, xlabel="KL from the fine-tuned model, nats a reply")
         axes.grid(alpha=0.3)
     panels[0][0].set_ylabel("score")
