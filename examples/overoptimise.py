@@ -9,7 +9,7 @@ overoptimization; "Goodhart's law"). The price of distance, beta, is there to pr
 
 takes the fine-tuned model of a run of examples/train_chat.py, learns a reward model from a hundred comparisons or so, and lets
 PPO loose on it twice, with beta = 0 and with a beta that adapts; it prints both scores as the KL grows and draws them
-(overoptimisation.png, with matplotlib). About 5 minutes on two cores.
+(overoptimisation.png, with matplotlib). About three minutes on two cores.
 """
 from dataclasses import dataclass
 from typing import ClassVar
