@@ -2,7 +2,7 @@
 
     python examples/compare_architectures.py                        four trainings: about five minutes on two idle cores
     python examples/compare_architectures.py --preset quick         seconds, to see all of it work
-    python examples/compare_architectures.py --preset full          three seeds of larger networks: about an hour
+    python examples/compare_architectures.py --preset full          three seeds of larger networks: about 40 minutes
     python examples/compare_architectures.py --only lstm,gpt        counting and these two
     python examples/compare_architectures.py --data my.txt          any text of yours
     python examples/compare_architectures.py --out runs/compare-1   go on where Ctrl-C stopped it

@@ -172,7 +172,7 @@ class Run:
     def measured(self, policy):
         """What a model says to questions that were held out, and what it is worth."""
         return feedback.measure(policy, self.load("sft").model, self.world, self.template, self.judge,
-                                seed=self.settings.seed, workers=self.workers)
+                                5 * self.settings.asked, self.settings.seed, workers=self.workers)
 
     def folder(self, stage):
         return self.out / stage
