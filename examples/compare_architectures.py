@@ -1,6 +1,6 @@
 """Counting, RNN, LSTM, GPT and Switch Transformer on one text: who learns most from as many characters?
 
-    python examples/compare_architectures.py                        four trainings: about five minutes on two idle cores
+    python examples/compare_architectures.py                        four trainings: about three minutes on two idle cores
     python examples/compare_architectures.py --preset quick         seconds, to see all of it work
     python examples/compare_architectures.py --preset full          three seeds of larger networks: about 40 minutes
     python examples/compare_architectures.py --only lstm,gpt        counting and these two

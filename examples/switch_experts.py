@@ -1,7 +1,7 @@
 """Do more parameters at the same cost help? A Switch Transformer and the GPT that does as much work on each character.
 
     python examples/switch_experts.py                       two trainings: about three minutes on two idle cores
-    python examples/switch_experts.py --preset quick        80 steps each: about one minute
+    python examples/switch_experts.py --preset quick        80 steps each: a quarter of a minute
     python examples/switch_experts.py --experts 16          more to choose from
     python examples/switch_experts.py --width 128           a GPT that has enough parameters for so small a text
     python examples/switch_experts.py --data my.txt         any text of yours

@@ -1,4 +1,5 @@
-"""What a run shows and leaves behind: a line of progress, metrics.jsonl, results.json and loss.png."""
+"""What a run shows and leaves behind: a line of progress, metrics.jsonl, results.json and pictures; and what a program that was
+stopped finds again of them: its trainings (earlier_runs) or its stages (Stages)."""
 import json
 import os
 import sys

@@ -93,7 +93,7 @@ def train_reward(model, comparisons, settings=ComparisonSettings(), workers=None
 
 
 def calibrate(reward, replies):
-    """Shift and scale the scores to mean 0 and standard deviation 1 over these replies (4)."""
+    """Shift and scale the scores to mean 0 and standard deviation 1 over these replies (5)."""
     scores = reward.scores(replies)
     mean, std = float(scores.mean()), float(scores.std()) or 1.0
     reward.head.b.data -= mean                                              # (5)
