@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
+from told import short_message as message
 
 from minigpt.arrays import LONGEST_HEADER, SIZES, ArrayFile, read_json
 from minigpt.settings import UserError
@@ -106,13 +107,6 @@ BAD = {
     "a large claim": (file_of({"w": entry(shape=(10 ** 6, 10 ** 6), offsets=(0, 4 * 10 ** 12))}, bytes(9)),
                       "arrays end at byte"),
 }
-
-
-def message(function, *arguments):
-    with pytest.raises(UserError) as caught:
-        function(*arguments)
-    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1000
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("case", BAD)

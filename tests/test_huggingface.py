@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from told import short_message as message
 
 from minigpt import huggingface
 from minigpt.models.bert import Bert, BertConfig
@@ -23,13 +24,6 @@ from minigpt.tokenizers import CharTokenizer
 
 GOLDEN = Path(__file__).parent / "golden"
 each_family = pytest.mark.parametrize("family", ["gpt2", "bert"])
-
-
-def message(function, *arguments):
-    with pytest.raises(UserError) as caught:
-        function(*arguments)
-    assert len(str(caught.value).splitlines()) == 1 and len(str(caught.value)) < 1000
-    return str(caught.value)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lively import MODELS, TOKENIZER, V, lively_model
 from safetensors.numpy import load_file, save_file
+from told import message
 
 from minigpt import Tensor, checkpoint, device, huggingface
 from minigpt.generate import Engine, Request
@@ -46,14 +47,6 @@ def wide_model(name="gpt", context=40, seed=0):
 
 def tokens(*shape, seed=0):
     return np.random.default_rng(seed).integers(V, size=shape)
-
-
-def message(function, *arguments):
-    """What the user is told: one line."""
-    with pytest.raises(UserError) as caught:
-        function(*arguments)
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
 
 
 # ---- what becomes of a model ----

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from told import message
 
 from minigpt.settings import UserError, as_dict, field_comments, from_dict, parse
 
@@ -55,13 +56,6 @@ class Words:
 class Required:
     width: int                                  # width of the model
     depth: int = 2                              # layers
-
-
-def message(function, *arguments):
-    with pytest.raises(UserError) as caught:
-        function(*arguments)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_defaults_and_flags():

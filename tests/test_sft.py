@@ -119,9 +119,9 @@ def test_a_few_rows_of_each_update_are_of_the_text_of_before(tmp_path, monkeypat
         return 1.0, 1.0
 
     monkeypatch.setattr("minigpt.align.sft.update", record)
-    for replay, given in (2, text), (0, text), (2, None):
+    for replay, pretrained in (2, text), (0, text), (2, None):
         settings = SFTSettings(steps=2, batch_size=5, workers=1, replay=replay)
-        fine_tune(tiny(dtype=np.float32), TEMPLATE, conversations(90), settings, tmp_path, text=given)
+        fine_tune(tiny(dtype=np.float32), TEMPLATE, conversations(90), settings, tmp_path, text=pretrained)
     (x, y), (later, _) = seen[:2]
     assert x.shape == (5, CONTEXT) and not np.array_equal(x[3:], later[3:])
     assert np.array_equal((x[3:] + 1) % 250, y[3:]) and (y[:3] == IGNORED).any()        # every token of the text counts

@@ -5,22 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from told import message
 
 from minigpt import tokenizers
-from minigpt.settings import UserError
 from minigpt.tokenizers import WordpieceTokenizer
 from minigpt.tokenizers.wordpiece import words_of
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc,.天", "##a", "##b", "##c", "ab", "##ab", "##bc", "abc",
           "naive", "##"]
 TOKENIZER = WordpieceTokenizer(PIECES)
-
-
-def message(function, *arguments):
-    with pytest.raises(UserError) as caught:
-        function(*arguments)
-    assert len(str(caught.value).splitlines()) == 1
-    return str(caught.value)
 
 
 def pieces(text, *allowed):
