@@ -74,12 +74,12 @@ class Settings:
     taught: int = 32_000            # demonstrations that are made
     sft_steps: int = 850            # updates of fine-tuning
     sft_rate: float = 0.01          # its highest learning rate (Muon)
-    compared: int = 32_000          # comparisons that the judge makes
-    mistakes: float = 0.1           # share of them that it labels the wrong way round
+    compared: int = 48_000          # comparisons that the judge makes
+    mistakes: float = 0.1           # share of labels the wrong way round: the judge makes them, learning allows for them
     reward_epochs: int = 1          # how often the reward model sees each comparison
     dpo_compared: int = 6000        # how many of them DPO learns from, at most
     ppo_rounds: int = 40            # rounds of replies of PPO
-    grpo_rounds: int = 25           # and of GRPO
+    grpo_rounds: int = 40           # and of GRPO
     asked: int = 200                # questions for each ability of the report card
     workers: int = 0                # worker threads (0: one a core)
     seed: int = 1                   # of everything
@@ -147,6 +147,11 @@ class Run:
     @cached_property
     def judge(self):
         return Judge(self.template, self.settings.mistakes, self.settings.seed)
+
+    @property
+    def mistakes(self):
+        """The share of labels that learning counts as mistaken: never none, so that no comparison can outweigh the others."""
+        return max(0.01, self.settings.mistakes)
 
     @cached_property
     def comparisons(self):
@@ -245,7 +250,7 @@ def sft(run):
 def reward(run):
     """The model that tells better replies from worse ones."""
     s = run.settings
-    settings = ComparisonSettings(epochs=s.reward_epochs, learning_rate=5e-4, seed=s.seed)
+    settings = ComparisonSettings(epochs=s.reward_epochs, mistakes=run.mistakes, seed=s.seed)
     model, figures = feedback.learn_reward(run.load("sft").model, run.comparisons, settings, run.log("reward"), run.workers)
     save_reward(run.folder("reward"), model, run.template.tokenizer)
     print(f"reward    agrees with {figures['accuracy']:.1%} of the labels held out (with the judge's mistakes, at most "
@@ -275,8 +280,9 @@ def dpo(run):
     """The model that learns straight from comparisons."""
     training, held_out = run.comparisons
     first = training[:run.settings.dpo_compared]            # the judge's begin with those of replies of the model's own
-    policy, records = feedback.prefer_directly(run.load("sft").model, (first, held_out), DPOSettings(seed=run.settings.seed),
-                                               run.log("dpo"), run.replay, run.workers)
+    settings = DPOSettings(mistakes=run.mistakes, seed=run.settings.seed)
+    policy, records = feedback.prefer_directly(run.load("sft").model, (first, held_out), settings, run.log("dpo"), run.replay,
+                                               run.workers)
     checkpoint.save(run.folder("dpo"), policy, run.template.tokenizer)
     return {"accuracy": records[-1]["accuracy"]} | against_sft(run, policy)
 

@@ -136,14 +136,11 @@ def test_whitened_advantages_have_mean_0_and_deviation_1_over_replies_alone():
        group=st.sampled_from([2, 3, 4, 6]))
 def test_group_advantages_compare_within_a_group_only(scores, shift, group):
     A = group_advantages(scores, group)
-    g = A.reshape(-1, group)
-    np.testing.assert_allclose(g.mean(1), 0, atol=1e-8)
-    assert (g.std(1) <= 1 + 1e-9).all()
+    for row, s in zip(A.reshape(-1, group), scores.reshape(-1, group)):
+        np.testing.assert_allclose(row, [one - sum(s) / group for one in s], atol=1e-12)
     moved = scores.copy()
     moved[:group] += shift
-    np.testing.assert_allclose(group_advantages(moved, group), A, atol=1e-3)
-    for row, s in zip(g, scores.reshape(-1, group)):
-        assert (np.argsort(row, kind="stable") == np.argsort(s, kind="stable")).all()
+    np.testing.assert_allclose(group_advantages(moved, group), A, atol=1e-12)
 
 
 # ---- PPO and GRPO: one update ----

@@ -12,10 +12,11 @@ where Z makes it a distribution; nobody can sum over all replies, so it can't be
 it says that each policy is the best one for some scores, its implicit reward. Put into Bradley and Terry's loss (reward.py),
 where only differences of two replies to the same prompt count, Z drops out:
 
-    (3)  loss  =  mean of softplus(-m),   m = beta [(log pi(y) - log ref(y)) - (log pi(z) - log ref(z))]
+    (3)  loss  =  - mean of log sigmoid(d),   d = beta [(log pi(y) - log ref(y)) - (log pi(z) - log ref(z))]
 
-y having been chosen and z rejected; the log-probability of a reply is the sum over its tokens. At the beginning pi is ref,
-every m is 0 and the loss log 2. How often m > 0 is the accuracy of the implicit reward.
+y having been chosen and z rejected, some of them by mistake (comparisons.py, (1)); the log-probability of a reply is the sum
+over its tokens. At the beginning pi is ref, every d is 0 and the loss log 2. How often d > 0 is the accuracy of the implicit
+reward.
 
 (3) asks only that y gain on z, not that either be likely, and of two replies that are both wrong it prefers one. So what
 was learnt before can be lost on the way, and demonstrations are replayed beside the comparisons, as in ppo.py (7).
@@ -24,11 +25,11 @@ import copy
 from dataclasses import dataclass
 
 from ..nn import flatten
-from ..ops import log_probability, softplus
+from ..ops import log_probability
 from ..parallel import Workers
 from ..settings import UserError
 from ..tensor import no_grad
-from .comparisons import ComparisonSettings, check_positive, fit
+from .comparisons import ComparisonSettings, check_positive, disagreement, fit
 from .replies import replayed
 
 
@@ -49,14 +50,14 @@ def reply_log_probability(model, batch):
     return (log_probability(model(batch.inputs), batch.targets) * batch.mask).sum(1)
 
 
-def dpo_loss(model, reference, batch, beta, total):
-    """The loss (3) of a Batch of both sides, summed and divided by total, and the margins m (b,)."""
+def dpo_loss(model, reference, batch, settings, total):
+    """The loss (3) of a Batch of both sides, summed and divided by total, and the margins d (b,)."""
     with no_grad():
         ref = reply_log_probability(reference, batch).data
-    s = (reply_log_probability(model, batch) - ref) * beta                      # (2), but for Z: (2 b,)
+    s = (reply_log_probability(model, batch) - ref) * settings.beta              # (2), but for Z: (2 b,)
     b = len(ref) // 2
-    m = s[:b] - s[b:]
-    return softplus(-m).sum() * (1 / total), m.data                             # (3)
+    d = s[:b] - s[b:]
+    return disagreement(d, settings.mistakes).sum() * (1 / total), d.data       # (3)
 
 
 def train_dpo(model, comparisons, settings=DPOSettings(), workers=None, report=lambda record: None, replay=None):
@@ -69,7 +70,7 @@ def train_dpo(model, comparisons, settings=DPOSettings(), workers=None, report=l
     policy = flatten(copy.deepcopy(model), model.flat.data.dtype)
     with Workers(policy, workers) as crew:
         def loss(policy, batch, total):
-            return dpo_loss(policy, model, batch, settings.beta, total)
+            return dpo_loss(policy, model, batch, settings, total)
 
         beside = replay and (lambda step: replayed(*replay(step), settings.replay_weight))
         for record in fit(crew, loss, comparisons, settings, beside):

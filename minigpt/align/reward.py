@@ -9,9 +9,9 @@ scores of such comparisons. Let each reply y to a prompt x have a score s(x, y),
 Only differences matter: a constant can be added to all scores. Given comparisons in which y was chosen and z rejected,
 the scores that make them likeliest are those that minimise
 
-    (2)  loss  =  - mean of log sigmoid(s(x, y) - s(x, z))  =  mean of softplus(-(s(x, y) - s(x, z)))
+    (2)  loss  =  - mean of log sigmoid(s(x, y) - s(x, z))
 
-which is log 2 for one who has no opinion. The score is computed by the language model itself, which already knows what
+which is log 2 for one who has no opinion; that some of the choices are mistakes is allowed for in comparisons.py, (1). The score is computed by the language model itself, which already knows what
 replies are about: its stream, the last vector before the logits, is read at the last token of the reply, by which
 everything has been seen. To that is added how likely the model finds what was said, token by token:
 
@@ -32,15 +32,17 @@ which accuracy on labels that were held out is read.
 After training, scores are shifted and scaled to mean 0 and standard deviation 1 over replies that were compared (5),
 so that what follows can rely on their size. In (2) neither matters but as a certainty that nobody asks for again.
 """
+from functools import partial
+
 import numpy as np
 
 from .. import checkpoint
 from ..nn import Linear
-from ..ops import embedding, log_probability, softplus
+from ..ops import embedding, log_probability
 from ..parallel import Workers
 from ..settings import UserError
 from ..tensor import no_grad
-from .comparisons import ComparisonSettings, fit
+from .comparisons import ComparisonSettings, disagreement, fit
 from .heads import WithHead
 from .replies import in_batches, in_order
 
@@ -70,12 +72,13 @@ class RewardModel(WithHead):
             return in_order(parts, [self(batch).data for _, batch in parts])
 
 
-def bradley_terry(model, batch, total):
-    """The loss (2) of a Batch of both sides, summed and divided by total, and the margins (b,)."""
+def bradley_terry(model, batch, total, mistakes):
+    """The loss (2) of a Batch of both sides, summed and divided by total, and the margins (b,). A share of the labels
+    counts as mistaken."""
     s = model(batch)                                                        # (2 b,)
     b = len(s) // 2
-    m = s[:b] - s[b:]
-    return softplus(-m).sum() * (1 / total), m.data                         # (2)
+    d = s[:b] - s[b:]
+    return disagreement(d, mistakes).sum() * (1 / total), d.data            # (2)
 
 
 def train_reward(model, comparisons, settings=ComparisonSettings(), workers=None, report=lambda record: None):
@@ -85,7 +88,7 @@ def train_reward(model, comparisons, settings=ComparisonSettings(), workers=None
         raise UserError("there are no comparisons to learn from: every one was longer than the context, or none was given")
     reward = RewardModel(model)
     with Workers(reward, workers) as crew:
-        for record in fit(crew, bradley_terry, comparisons, settings):
+        for record in fit(crew, partial(bradley_terry, mistakes=settings.mistakes), comparisons, settings):
             report(record)
     some = comparisons[::-(-len(comparisons) // CALIBRATED)]                # spread over all of them
     calibrate(reward, [side for c in some for side in (c.chosen, c.rejected)])
