@@ -7,9 +7,10 @@ overoptimization; "Goodhart's law"). The price of distance, beta, is there to pr
 
     python examples/overoptimise.py --run runs/chat
 
-takes the fine-tuned model of a run of examples/train_chat.py, learns a reward model from a hundred comparisons or so, and lets
-PPO loose on it twice, with beta = 0 and with a beta that adapts; it prints both scores as the KL grows and draws them
-(overoptimisation.png, with matplotlib). About three minutes on two cores.
+takes the fine-tuned model of a run of examples/train_chat.py and learns a reward model from a few hundred comparisons, all of
+replies that were written from tables: of replies like those it tells better from worse well enough, and what the model itself
+says when it tries things out it has never seen. PPO is let loose on it twice, with beta = 0 and with a beta that adapts. Both
+scores are printed as the KL grows, and drawn (overoptimisation.png, with matplotlib). About three minutes on two cores.
 """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -18,8 +19,9 @@ from minigpt import checkpoint
 from minigpt.align.chat import Template
 from minigpt.align.comparisons import ComparisonSettings
 from minigpt.align.feedback import learn_reward, reinforce
-from minigpt.align.judge import Judge, gather
+from minigpt.align.judge import Judge, gather, lessons_to_judge
 from minigpt.align.ppo import PPO, PPOSettings
+from minigpt.align.replies import sample
 from minigpt.align.world import World
 from minigpt.report import prepare_folder, save_picture, write_results
 from minigpt.settings import UserError, program
@@ -31,17 +33,17 @@ class Settings:
     run: str = "runs/chat"          # folder of a run of train_chat.py, or of a model that was fine-tuned in it
     world: int = 1                  # seed of the world in which it learnt
     countries: int | None = None    # how many countries that world has (none: all)
-    questions: int = 200            # questions about which replies are compared: few, for a reward model that errs
-    epochs: int = 3                 # how often it sees each comparison
+    questions: int = 1000           # questions about which replies are compared: few, for a reward model that errs
     mistakes: float = 0.1           # share of wrong labels
     iterations: int = 60            # rounds of PPO
     replies: int = 96               # replies in a round
-    learning_rate: float = 1e-3     # of PPO
-    target_kl: float = 3.0          # nats a reply, for the run whose beta adapts
+    learning_rate: float = 2e-3     # of PPO: high, so that much becomes of little
+    beta: float = 0.3               # price of a nat, at the beginning of the run whose beta adapts
+    target_kl: float = 0.5          # nats a reply, to which it adapts
     workers: int = 0                # threads (0: one a core)
     seed: int = 1                   # of the comparisons and of PPO
     out: str = "runs/overoptimise"  # folder for metrics, results.json and the picture
-    presets: ClassVar[dict[str, dict]] = {"quick": {"questions": 60, "iterations": 3, "replies": 16, "epochs": 1}}
+    presets: ClassVar[dict[str, dict]] = {"quick": {"questions": 60, "iterations": 3, "replies": 16}}
 
     def __post_init__(self):
         if self.questions < 20:
@@ -53,16 +55,19 @@ def main(settings):
     saved = checkpoint.load(s.run, ["sft", "best", "latest"])
     template, world = Template(saved.tokenizer), World(s.world, s.countries)
     judge = Judge(template, s.mistakes, s.seed)
-    compared = gather(saved.model, world, template, judge, s.questions, s.seed, workers=workers)
-    reward, figures = learn_reward(saved.model, compared, ComparisonSettings(epochs=s.epochs), out / "reward", workers)
+    compared = gather(saved.model, world, template, judge, s.questions, s.seed, workers=workers, sampled=0.0)
+    learning = ComparisonSettings(mistakes=max(0.01, s.mistakes))
+    reward, figures = learn_reward(saved.model, compared, learning, out / "reward", workers)
     print("reward model of {comparisons} comparisons: agrees with {accuracy:.1%} of {held_out} held out, the truth with "
           "{ceiling:.1%}".format(**figures))
     runs = {}
-    for name, price in {"beta 0": {"beta": 0.0, "target_kl": None}, "beta adapts": {"target_kl": s.target_kl}}.items():
+    prices = {"beta 0": {"beta": 0.0, "target_kl": None}, "beta adapts": {"beta": s.beta, "target_kl": s.target_kl}}
+    for name, price in prices.items():
         ppo = PPOSettings(iterations=s.iterations, replies=s.replies, learning_rate=s.learning_rate, seed=s.seed, **price)
-        _, runs[name] = reinforce(PPO, saved.model, reward, world, template, judge, ppo, out / name.replace(" ", "-"),
-                                  workers=workers)
+        policy, runs[name] = reinforce(PPO, saved.model, reward, world, template, judge, ppo, out / name.replace(" ", "-"),
+                                       workers=workers)
         show(name, runs[name])
+        say(policy, reward, world, template, judge)
     why_not = plot(runs, out / "overoptimisation.png")
     if why_not:
         print(why_not)
@@ -76,6 +81,15 @@ def show(name, records):
         print("{step:5d}  {kl:6.2f}  {reward:7.3f}  {true_score:7.3f}  {length:5.1f}".format(**record))
 
 
+def say(policy, reward, world, template, judge, number=5):
+    """A few replies of a policy, with both scores."""
+    questions = [lesson.question for lesson in lessons_to_judge(world, number, 0)]
+    replies = sample(policy, [template.prompt(list(one.messages)) for one in questions], 48, template.end, 0)
+    print("  reward    true")
+    for question, reply, score, true in zip(questions, replies, reward.scores(replies), judge.scores(questions, replies)):
+        print(f"{score:8.2f}{true:8.2f}   {question.text} -- {judge.text(reply)}")
+
+
 def summary(runs):
     """First, best and last of both scores, flat."""
     figures = {}
@@ -87,6 +101,13 @@ def summary(runs):
     return figures
 
 
+def in_stretches(records, key, length=5):
+    """A figure in the first round, in which the policy is the fine-tuned model, and its means over `length` rounds at a time:
+    a hundred replies make every round a noisy one."""
+    values = [record[key] for record in records]
+    return values[:1] + [sum(part) / len(part) for part in (values[i:i + length] for i in range(0, len(values), length))]
+
+
 def plot(runs, path):
     """Both scores over the KL, a panel for each run. Returns None, or a sentence that says why there is none."""
     return save_picture(path, (9, 4), lambda figure: draw(figure, runs))
@@ -95,12 +116,14 @@ def plot(runs, path):
 def draw(figure, runs):
     panels = figure.subplots(1, len(runs), sharey=True, squeeze=False)
     for axes, (name, records) in zip(panels[0], runs.items()):
-        for key, label in ("reward", "the reward model's score"), ("true_score", "the judge's true score"):
-            axes.plot([record["kl"] for record in records], [record[key] for record in records], "o", ms=4, alpha=0.6,
-                      label=label)
+        for key, label, colour in ("reward", "the reward model's score", "C0"), ("true_score", "the judge's true score", "C1"):
+            axes.plot([record["kl"] for record in records], [record[key] for record in records], ".", alpha=0.3, color=colour)
+            x, y = in_stretches(records, "kl"), in_stretches(records, key)
+            axes.plot(x, y, "o-", color=colour, label=label)
+            axes.annotate("the end", (x[-1], y[-1]), (4, 4), textcoords="offset points")
         axes.set(title=name, xlabel="KL from the fine-tuned model, nats a reply")
         axes.grid(alpha=0.3)
-    panels[0][0].set_ylabel("score")
+    panels[0][0].set_ylabel("score (points: a round; lines: means of five)")
     panels[0][0].legend()
 
 
