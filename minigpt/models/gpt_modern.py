@@ -1,13 +1,16 @@
 """A GPT with what the field has learnt since GPT-2. Beside models/gpt.py, line by line, it differs in this:
 
-    rms_norm without a scale        for layer norm: fewer parameters that need care, less work
-    rotary positions                for a table of positions: attention sees distances, nothing to learn
-    queries and keys normalised     so that no score can grow without bound, and training bears a higher rate
-    squared ReLU                    for GELU: sparser, and no exponential
-    output matrices begin at 0      every block begins as the identity, the model as its token table
-    no biases; a head of its own    the head begins at 0, too, so the first guess is that all tokens are alike
+    rms_norm without a scale        for layer norm: fewer parameters that need care, less work                    0.01 *
+    rotary positions                for a table of positions: attention sees distances, nothing to learn          0.17
+    queries and keys normalised     so that no score can grow without bound, and training bears a higher rate     0.03
+    squared ReLU                    for GELU: sparser, and no exponential                                         0.00 *
+    output matrices begin at 0      every block begins as the identity, the model as its token table              0.01 *
+    a head of its own               it begins at 0, too, so the first guess is that all tokens are alike          0.03
+    no biases                       one thing less to learn and to add                                            0.02 *
 
-and in being trained by Muon (optim.py). What all of it bought together is in the README, measured.
+and in being trained by Muon (optim.py), 0.16. On the right is what each bought in 600 steps on tiny Shakespeare, in nats a
+character: the validation loss without it, less that with all (examples/ablate_recipe.py; where a * stands, no more than three
+seeds differ by: what is kept for being simpler or cheaper, not for the loss).
 """
 from dataclasses import dataclass
 
