@@ -17,7 +17,7 @@ from typing import ClassVar
 
 from minigpt import checkpoint
 from minigpt.align.chat import Template
-from minigpt.align.comparisons import ComparisonSettings
+from minigpt.align.comparisons import ComparisonSettings, counted_as_mistaken
 from minigpt.align.feedback import learn_reward, reinforce
 from minigpt.align.judge import Judge, gather, lessons_to_judge
 from minigpt.align.ppo import PPO, PPOSettings
@@ -56,7 +56,7 @@ def main(settings):
     template, world = Template(saved.tokenizer), World(s.world, s.countries)
     judge = Judge(template, s.mistakes, s.seed)
     compared = gather(saved.model, world, template, judge, s.questions, s.seed, workers=workers, sampled=0.0)
-    learning = ComparisonSettings(mistakes=max(0.01, s.mistakes))
+    learning = ComparisonSettings(mistakes=counted_as_mistaken(s.mistakes))
     reward, figures = learn_reward(saved.model, compared, learning, out / "reward", workers)
     print("reward model of {comparisons} comparisons: agrees with {accuracy:.1%} of {held_out} held out, the truth with "
           "{ceiling:.1%}".format(**figures))

@@ -31,7 +31,7 @@ from minigpt import checkpoint, device
 from minigpt.align import evaluate as card_of
 from minigpt.align import feedback
 from minigpt.align.chat import SPECIAL, Template, fitted, read_conversations, read_preferences
-from minigpt.align.comparisons import ComparisonSettings, from_preferences
+from minigpt.align.comparisons import ComparisonSettings, counted_as_mistaken, from_preferences
 from minigpt.align.dpo import DPOSettings
 from minigpt.align.goals import verdicts
 from minigpt.align.grpo import GRPO, GRPOSettings
@@ -148,11 +148,6 @@ class Run:
     def judge(self):
         return Judge(self.template, self.settings.mistakes, self.settings.seed)
 
-    @property
-    def mistakes(self):
-        """The share of labels that learning counts as mistaken: never none, so that no comparison can outweigh the others."""
-        return max(0.01, self.settings.mistakes)
-
     @cached_property
     def comparisons(self):
         """Comparisons to learn from, and held out: the user's own, or the judge's of what the fine-tuned model says."""
@@ -250,7 +245,7 @@ def sft(run):
 def reward(run):
     """The model that tells better replies from worse ones."""
     s = run.settings
-    settings = ComparisonSettings(epochs=s.reward_epochs, mistakes=run.mistakes, seed=s.seed)
+    settings = ComparisonSettings(epochs=s.reward_epochs, mistakes=counted_as_mistaken(s.mistakes), seed=s.seed)
     model, figures = feedback.learn_reward(run.load("sft").model, run.comparisons, settings, run.log("reward"), run.workers)
     save_reward(run.folder("reward"), model, run.template.tokenizer)
     print(f"reward    agrees with {figures['accuracy']:.1%} of the labels held out (with the judge's mistakes, at most "
@@ -280,7 +275,7 @@ def dpo(run):
     """The model that learns straight from comparisons."""
     training, held_out = run.comparisons
     first = training[:run.settings.dpo_compared]            # the judge's begin with those of replies of the model's own
-    settings = DPOSettings(mistakes=run.mistakes, seed=run.settings.seed)
+    settings = DPOSettings(mistakes=counted_as_mistaken(run.settings.mistakes), seed=run.settings.seed)
     policy, records = feedback.prefer_directly(run.load("sft").model, (first, held_out), settings, run.log("dpo"), run.replay,
                                                run.workers)
     checkpoint.save(run.folder("dpo"), policy, run.template.tokenizer)

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from numerics import check_model
-from test_programs import EXAMPLES, TEXT, program, succeeds
+from programs import EXAMPLES, TEXT, program, succeeds
 
 from minigpt.data import Corpus
 from minigpt.nn import flatten

@@ -6,6 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from damage import mutated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -164,17 +165,6 @@ def test_a_model_too_large_to_be_true_is_refused_before_memory_is_taken(folder, 
         assert tracemalloc.get_traced_memory()[1] < 1e6
     finally:
         tracemalloc.stop()
-
-
-def mutated(content, chance):
-    """Bytes with a few of them changed, taken out, doubled or put in."""
-    for _ in range(chance.choice([1, 1, 3])):
-        i = chance.randrange(len(content))
-        piece = content[i:i + chance.randint(1, 8)]
-        new = chance.choice([bytes([piece[0] ^ 1 << chance.randrange(8)]) + piece[1:], b"", piece * 2,
-                             chance.randbytes(len(piece)), b"9" + piece, b"-" + piece])
-        content = content[:i] + new + content[i + len(piece):]
-    return content
 
 
 def load_and_restore(folder):

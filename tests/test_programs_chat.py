@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from small_world import small_template
-from test_programs import TEXT, program, snapshot, succeeds
+from programs import TEXT, program, snapshot, succeeds
 
 from minigpt import checkpoint
 from minigpt.models.gpt_modern import GPTModern, GPTModernConfig

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from test_programs import EXAMPLES, HAS_MATPLOTLIB, TEXT, program, succeeds
+from programs import EXAMPLES, HAS_MATPLOTLIB, TEXT, program, succeeds
 
 from minigpt import checkpoint
 

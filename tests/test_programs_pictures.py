@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 from numerics import check_model
-from test_programs import EXAMPLES, HAS_MATPLOTLIB, program, succeeds
+from programs import EXAMPLES, HAS_MATPLOTLIB, program, succeeds
 
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.models.vit import ViT, ViTConfig

@@ -4,7 +4,8 @@ import re
 
 import numpy as np
 import pytest
-from test_programs import GOLDEN, TEXT, program, program_with_other_tokenizers, snapshot, succeeds
+from programs import TEXT, program, snapshot, succeeds
+from test_programs import GOLDEN, program_with_other_tokenizers
 
 from minigpt import checkpoint
 from minigpt.kernels import cpu

@@ -13,8 +13,8 @@ reinforcement learning from human preferences, section 2.2.3, assume the like of
 
     (1)  loss  =  mean of -log(m + (1 - 2m) sigmoid(d))
 
-A comparison costs log 2 where d = 0, and never more than log 1/m. With m = 0.1, the judge's, the reward model agrees with
-94.6% of what is really preferred, and with 93.4% without.
+A comparison costs log 2 where d = 0, and never more than log 1/m. With m = 0.1, the judge's, a reward model of 19,000
+comparisons agrees with 94.6% of what is really preferred, and with 93.4% where m = 0.
 """
 import math
 from dataclasses import dataclass
@@ -59,6 +59,11 @@ def check_positive(settings, *names):
         value = getattr(settings, name)
         if not 0 < value < math.inf:
             raise UserError(f"{name} is {value}, but has to be above 0")
+
+
+def counted_as_mistaken(share):
+    """The m for labels of which this share is wrong: never 0, so that no comparison can outweigh the others."""
+    return max(0.01, share)
 
 
 def from_preferences(preferences, template, context):

@@ -11,8 +11,9 @@ the scores that make them likeliest are those that minimise
 
     (2)  loss  =  - mean of log sigmoid(s(x, y) - s(x, z))
 
-which is log 2 for one who has no opinion; that some of the choices are mistakes is allowed for in comparisons.py, (1). The score is computed by the language model itself, which already knows what
-replies are about: its stream, the last vector before the logits, is read at the last token of the reply, by which
+which is log 2 for one who has no opinion; that some of the choices are mistakes is allowed for in comparisons.py, (1).
+
+The score is computed by the language model itself, which already knows what replies are about: its stream, the last vector before the logits, is read at the last token of the reply, by which
 everything has been seen. To that is added how likely the model finds what was said, token by token:
 
     (3)  s(x, y)  =  w . stream[last]  +  b  +  sum over the reply's tokens of  a_t log p(token t | all before it)

@@ -9,8 +9,8 @@
     no biases                       one thing less to learn and to add                                            0.02 *
 
 and in being trained by Muon (optim.py), 0.16. On the right is what each bought in 600 steps on tiny Shakespeare, in nats a
-character: the validation loss without it, less that with all (examples/ablate_recipe.py; where a * stands, no more than three
-seeds differ by: what is kept for being simpler or cheaper, not for the loss).
+character: the validation loss without it, less that with all (examples/ablate_recipe.py). Where a * stands, three seeds differ
+by more: that is kept for being simpler or cheaper, not for the loss.
 """
 from dataclasses import dataclass
 
