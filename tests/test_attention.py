@@ -2,12 +2,13 @@
 import math
 
 import numpy as np
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from inputs import assert_all_close, attention_inputs, random_seeds, value_and_gradients
 from numerics import assert_close
 
-from minigpt import Tensor, ops
+from minigpt import Tensor, ops, use
 from minigpt.ops.philox import keep_mask
 
 
@@ -104,3 +105,20 @@ def test_dropout_in_attention_keeps_the_mean_and_repeats_itself(backend):
     assert abs(y.mean() - 1) < 6 * math.sqrt(0.25 / 0.75 / (B * T * 2 * S))
     np.testing.assert_array_equal(ops.attention(q, k, v, None, random_seeds(B), causal=False).data,
                                   ops.attention(q, k, v, causal=False).data)
+
+
+@pytest.mark.parametrize("T, S", [(64, 64), (65, 65), (130, 130), (17, 150), (150, 70), (81, 93)])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_many_queries_and_keys_give_what_numpy_gives(T, S, causal, dtype):
+    """Compiled versions go through them block by block; these sizes begin several, and end in the middle of one."""
+    rng, B, H, D = np.random.default_rng(T), 2, 3, 20
+    q, k, v = (rng.normal(size=(B, N, H, D)).astype(dtype) for N in (T, S, S))
+    mask, seeds = rng.random((B, S)) < 0.8, random_seeds(B)
+    for padding, share in (None, 0.0), (mask, 0.3):
+        def attend(*qkv):
+            return ops.attention(*qkv, padding, seeds, causal=causal, dropout=share)
+
+        with use("reference"):
+            expected = value_and_gradients(attend, q, k, v)
+        assert_all_close(value_and_gradients(attend, q, k, v), expected, size=1)

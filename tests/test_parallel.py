@@ -101,10 +101,34 @@ def test_blas_has_one_thread_while_workers_run_and_its_own_number_afterwards():
 
 
 def test_workers_inherit_no_grad_and_use():
+    """One of two workers is the thread that asks; each of them waits for the other, so both have to be there."""
+    both = threading.Barrier(2)
+
+    def look(_):
+        both.wait(60)
+        return recording.get(), threading.current_thread().name.partition("_")[0]
+
     with Workers(GPT(CONFIG), 2) as workers, no_grad(), use("reference"):
-        seen = workers.map(lambda _: (recording.get(), threading.current_thread().name), range(2))
+        seen = workers.map(look, range(2))
     assert [recorded for recorded, _ in seen] == [False, False]
-    assert all(name.startswith("worker") for _, name in seen)
+    assert {name for _, name in seen} == {"worker", threading.current_thread().name}
+
+
+def test_map_gives_all_results_in_order_and_the_first_error_when_all_parts_were_tried():
+    tried = []
+
+    def invert(x):
+        tried.append(x)
+        return 1 / x if x else [][x]
+
+    for number in 1, 2, 3:
+        with Workers(GPT(CONFIG), number) as workers:
+            assert workers.map(invert, [1, 2, 4, 5, 8]) == [1, 0.5, 0.25, 0.2, 0.125]
+            assert workers.map(invert, []) == []
+            tried.clear()
+            with pytest.raises(IndexError):
+                workers.map(invert, [1, 0, "x", 2])
+            assert sorted(map(str, tried)) == ["0", "1", "2", "x"]
 
 
 def test_an_error_in_a_worker_is_raised_when_all_have_ended():

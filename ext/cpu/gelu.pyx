@@ -30,7 +30,7 @@ cdef void forward(const floating[::1] x, bint approximate, floating[::1] y, floa
     cdef double phi
     with nogil:
         if approximate and N:
-            gelu(&x[0], N, &y[0], &slope[0])                                                # (1) (2) (3) (4)
+            gelu(&x[0], N, &y[0], &slope[0], False)                                                # (1) (2) (3) (4)
         elif not approximate:
             for n in range(N):
                 phi = 0.5 * (1 + erf(x[n] * ROOT_HALF))                                     # (1)

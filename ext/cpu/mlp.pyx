@@ -1,6 +1,6 @@
 """mlp on the CPU. Equations (1)-(10) are derived in minigpt/ops/mlp.py.
 
-Block by block of ROWS rows, so that what has F numbers a row (h, a, f'(h), da, dh) is used while it is in the cache: of
+Block by block of ROWS rows, so that what has F numbers a row (h, a, da, dh) is used while it is in the cache: of
 it, only h is written to memory. The matrices are packed once for all blocks (tile.h).
 """
 import numpy as np
@@ -13,7 +13,7 @@ from tile cimport pack_large, pack_summing, panel_columns, panels, product_large
 
 cdef enum:
     ROWS = 192                                      # of a block: sixteen tiles; 96 is as fast at width 128, 3% slower at 384
-    TILE = 12                                       # rows of the largest tile
+    BLOCK = 96                                      # of tile.h: rows of the left side that it copies at a time
     COLUMNS = 512                                   # of dh that are packed at a time
     DEEP = 384                                      # of tile.h: the longest row of a tile that it packs
     WIDEST = 32                                     # columns of the widest panel
@@ -61,11 +61,12 @@ cdef inline Py_ssize_t padded(Py_ssize_t n) noexcept nogil:
     return (n + WIDEST - 1) // WIDEST * WIDEST
 
 
-cdef inline void activate(const floating *h, Py_ssize_t n, bint by_gelu, floating *a, floating *slope) noexcept nogil:
+cdef inline void activate(const floating *h, Py_ssize_t n, bint by_gelu, floating *a, floating *dh) noexcept nogil:
+    """a = f(h) (2); where dh is not NULL, it is times f'(h) afterwards (7)."""
     if by_gelu:
-        gelu(h, n, a, slope)
+        gelu(h, n, a, dh, True)
     else:
-        relu_squared(h, n, a, slope)
+        relu_squared(h, n, a, dh, True)
 
 
 cdef floating *pieces(floating *like, Py_ssize_t[::1] sizes, list keep) except NULL:
@@ -86,7 +87,7 @@ cdef forward(const floating[:, ::1] x, const floating[:, ::1] w1, const floating
     cdef Py_ssize_t N = x.shape[0], C = w1.shape[0], F = w1.shape[1], O = w2.shape[1], n, rows
     cdef const floating *shift1 = &b1[0] if b1 is not None else NULL
     cdef const floating *shift2 = &b2[0] if b2 is not None else NULL
-    keep, sizes = [], np.array([C * padded(F), F * padded(O), ROWS * F, TILE * DEEP])
+    keep, sizes = [], np.array([C * padded(F), F * padded(O), ROWS * F, BLOCK * DEEP])
     cdef Py_ssize_t[::1] at = sizes
     cdef floating *room = pieces(&h[0, 0], at, keep)
     cdef floating *v1 = room + at[0]                                        # w1 and w2, packed
@@ -108,18 +109,17 @@ cdef forward(const floating[:, ::1] x, const floating[:, ::1] w1, const floating
 cdef backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[:, ::1] w1, const floating[:, ::1] w2,
               const floating[:, ::1] h, bint by_gelu,
               floating[:, ::1] dx, floating[:, ::1] dw1, floating[::1] db1, floating[:, ::1] dw2, floating[::1] db2):
-    cdef Py_ssize_t N = x.shape[0], C = w1.shape[0], F = w1.shape[1], O = w2.shape[1], n, f, i, rows, columns
-    keep, sizes = [], np.array([O * padded(F), F * padded(C), ROWS * F, ROWS * F, ROWS * F,
-                                ROWS * padded(max(O, COLUMNS)), TILE * DEEP])
+    cdef Py_ssize_t N = x.shape[0], C = w1.shape[0], F = w1.shape[1], O = w2.shape[1], n, f, rows, columns
+    keep, sizes = [], np.array([O * padded(F), F * padded(C), ROWS * F, ROWS * F,
+                                ROWS * padded(max(O, COLUMNS)), BLOCK * DEEP])
     cdef Py_ssize_t[::1] at = sizes
     cdef floating *room = pieces(&dx[0, 0], at, keep)
     cdef floating *v2 = room + at[0]                                        # w2^T and w1^T, packed
     cdef floating *v1 = room + at[1]
     cdef floating *a = room + at[2]                                         # of a block, (ROWS, F)
-    cdef floating *slope = room + at[3]
-    cdef floating *dh = room + at[4]
-    cdef floating *right = room + at[5]                                     # dy, then dh, of a block, packed
-    cdef floating *few = room + at[6]
+    cdef floating *dh = room + at[3]
+    cdef floating *right = room + at[4]                                     # dy, then dh, of a block, packed
+    cdef floating *few = room + at[5]
     cdef Py_ssize_t panel = panel_columns(&dx[0, 0])
     with nogil:
         pack_large(F, O, &w2[0, 0], 1, O, v2)
@@ -128,9 +128,7 @@ cdef backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floatin
         while n < N:
             rows = min(ROWS, N - n)
             product_large(rows, F, O, &dy[n, 0], v2, dh, <floating *> NULL, few)                        # (4)  da
-            activate(&h[n, 0], rows * F, by_gelu, a, slope)                                             # (2)
-            for i in range(rows * F):
-                dh[i] *= slope[i]                                                                       # (7)
+            activate(&h[n, 0], rows * F, by_gelu, a, dh)                                                # (2) (7)
             pack_summing(O, rows, &dy[n, 0], O, right, &db2[0])                                         # (6)
             panels(F, O, rows, a, 1, F, right, panel * rows, &dw2[0, 0], O, True, few)                  # (5)
             f = 0

@@ -6,3 +6,4 @@ cdef extern from "philox.h" nogil:
         KEEP_BATCH
     uint64_t fold_in_one(uint64_t seed, uint32_t n)
     void keep_row(uint64_t seed, uint32_t plane, uint32_t row, long columns, uint32_t threshold, uint8_t *keep)
+    void words_of_columns(uint64_t seed, uint32_t plane, uint32_t row, uint32_t block, uint32_t *word)

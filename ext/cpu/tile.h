@@ -2,8 +2,8 @@
  *
  *     product(m, n, k, a, a_row, a_col, b, b_row, b_col, c, bias, sums, work):   c = a b + bias
  *
- * a is m x k, element (i, p) at a[i * a_row + p * a_col]: so a transpose is read by exchanging the two strides. b is k x n
- * likewise, c is m x n and contiguous. bias (n) or NULL is added to each row. sums (n) or NULL: the sum over the rows of b
+ * a is m x k, element (i, p) at a[i * a_row + p * a_col], one of the two strides being 1: so a transpose is read by exchanging
+ * them. b is k x n likewise, c is m x n and contiguous. bias (n) or NULL is added to each row. sums (n) or NULL: the sum over the rows of b
  * is added to it, as b passes by anyway (not where b is a transpose). work: workspace().
  *
  * It is made of two steps, which attention takes one by one. `pack` copies b into panels: columns side by side, as many as
@@ -14,12 +14,17 @@
  *
  * pack_large and product_large do the same for a b that may not fit the cache, and contiguous a and c, piece by piece.
  *
- * b_panel is the distance of one panel from the next, c_row that of rows of c.
+ * b_panel is the distance of one panel from the next, c_row that of rows of c. few: room for BLOCK rows of a, or NULL to
+ * read a transpose where it lies, too, which is faster where it is small.
  *
  * A tile of c stays in vector registers while the sum over p runs: 6 x 16 numbers take 12 of AVX2's 16 registers. For each
  * p two more load a row of b, and each element of a is broadcast and multiplied into both: 12 multiply-adds for 8 loads.
  * AVX-512 has 32 registers of twice the size, and a tile of 12 x 32; it is taken where the CPU has it. The loops over a
- * tile are unrolled by pragma, since only then do the sums stay in registers. */
+ * tile are unrolled by pragma, since only then do the sums stay in registers.
+ *
+ * BLOCK rows of a go through all panels before the next: so a panel stays in the first cache while the block passes by it,
+ * and the block in the second. Where the rows of a are contiguous they are read where they are; a transpose is copied first,
+ * in strips as high as a tile, all of a block at once, as its rows in memory are read from front to back so. */
 #ifndef MINIGPT_TILE_H
 #define MINIGPT_TILE_H
 #include <stdlib.h>
@@ -27,13 +32,14 @@
 
 #define DEEP 384                                    /* of k, and */
 #define WIDE 512                                    /* of n, numbers of b that are packed at a time: 768 KB of floats */
+#define BLOCK 96                                    /* rows of a that pass by a panel at a time */
 
 /* Room for `product`, one piece a thread for as long as that lives; NULL where there is no memory. */
 static inline void *workspace(void)
 {
     static _Thread_local void *room;
     if (!room)
-        room = aligned_alloc(64, sizeof(double) * DEEP * (WIDE + 16));
+        room = aligned_alloc(64, sizeof(double) * DEEP * (WIDE + BLOCK));
     return room;
 }
 

@@ -4,31 +4,43 @@
 #include <math.h>
 #include <stdint.h>
 
-/* exp(x) = 2^n 2^f, where n + f = x / ln 2 and |f| <= 1/2. 2^n is made by writing n into a float's exponent bits, 2^f
- * is the first eight terms of its Taylor series, sum of (f ln 2)^k / k!: the next is below 6e-9. x / ln 2 is rounded once,
+/* exp(x) = 2^n 2^f, where n + f = x / ln 2 and |f| <= 1/2. 2^n is made by writing n into a float's exponent bits. 2^f is a
+ * polynomial, the one of degree 6 that is 1 at 0 and whose largest relative error is least, 2e-9. x / ln 2 is rounded once,
  * so the relative error grows with |x|: 1e-7 near 0, 2e-6 at x = -60, where the result itself is 1e-26. libm's expf is
  * exact to the last digit, but a loop that calls it does not vectorise.
- * exp(-inf) is 0, a NaN stays one; results below 2^-126.5 become 0, those above 2^127.5 inf. */
-static inline float exp_float(float x)
+ * exp(-inf) is 0, a NaN stays one; results below 2^-126.5 become 0, those above 2^127.5 inf.
+ *
+ * n is rounded by adding 1.5 * 2^23, from where on floats are the integers, in the lower bits. Its limits are limits of
+ * integers, since of two limits of floats gcc makes three cases, each computed for all x, at twice the time. Where x may be
+ * below -10^6, say -inf, x has to be limited beforehand; a short loop, of 16 numbers, vectorises only if that is a loop of
+ * its own. */
+static inline float limited_float(float x) { return x < -100.0f ? -100.0f : x; }
+
+static inline float exp_limited_float(float x)
 {
     float y = x * 1.44269504f;
-    y = y < -127.0f ? -127.0f : y;
-    y = y > 128.0f ? 128.0f : y;
-    float n = floorf(y + 0.5f), f = y - n;
-    float p = 1.52527338e-5f;
-    p = p * f + 1.54035304e-4f;
-    p = p * f + 1.33335581e-3f;
-    p = p * f + 9.61812911e-3f;
-    p = p * f + 5.55041087e-2f;
-    p = p * f + 2.40226507e-1f;
-    p = p * f + 6.93147181e-1f;
+    union { float value; int32_t bits; } rounded = { y + 12582912.0f }, power;
+    int32_t n = rounded.bits - 0x4B400000;
+    n = n < 128 ? n : 128;
+    n = n > -127 ? n : -127;
+    float f = y - (float)n;
+    float p = 1.53533596e-4f;
+    p = p * f + 1.33988759e-3f;
+    p = p * f + 9.61843738e-3f;
+    p = p * f + 5.55033247e-2f;
+    p = p * f + 2.40226479e-1f;
+    p = p * f + 6.93147203e-1f;
     p = p * f + 1.0f;
-    union { uint32_t bits; float value; } power = { (uint32_t)((int32_t)n + 127) << 23 };
+    power.bits = (n + 127) << 23;
     return p * power.value;
 }
 
+static inline float exp_float(float x) { return exp_limited_float(limited_float(x)); }
+
 /* In float64 the kernels are there to be checked, not to be fast: the library's exp will do. */
 static inline double exp_double(double x) { return exp(x); }
+static inline double exp_limited_double(double x) { return exp(x); }
+static inline double limited_double(double x) { return x; }
 
 /* y = exp(scale x - shift), n numbers, and their sum; y may be x. Without the pragma gcc makes branches of exp_float's two
  * limits, and of the whole a loop over single numbers, six times as slow. */
