@@ -87,20 +87,25 @@ class Threads:
         todo = deque(enumerate(parts))
         results, errors, others = [None] * len(todo), {}, min(self.number, len(todo)) - 1
 
-        def work():
-            while todo:
-                try:
-                    i, part = todo.popleft()
-                except IndexError:                          # another thread was faster
-                    return
+        def take():
+            try:
+                return todo.popleft()
+            except IndexError:                              # there are none any more
+                return None
+
+        def work(taken):
+            while taken is not None:
+                i, part = taken
                 try:
                     results[i] = function(part)
                 except Exception as error:
                     errors[i] = error
+                taken = take()
 
-        futures = [self.pool.submit(contextvars.copy_context().run, work) for _ in range(others)]
+        first = take()                                      # for this thread: what it shares needs all others (share_rows)
+        futures = [self.pool.submit(contextvars.copy_context().run, lambda: work(take())) for _ in range(others)]
         try:
-            work()
+            work(first)
         finally:
             wait(futures)                                   # so that nothing runs on after Ctrl-C
         if errors:

@@ -131,6 +131,14 @@ def test_map_gives_all_results_in_order_and_the_first_error_when_all_parts_were_
             assert sorted(map(str, tried)) == ["0", "1", "2", "x"]
 
 
+def test_a_single_micro_batch_always_finds_threads_to_share_its_rows():
+    """The thread that asks takes it: taken by one of the others, it would wait for help from itself."""
+    main = threading.current_thread().name
+    with Workers(GPT(CONFIG), 3) as workers:
+        for _ in range(300):
+            assert workers.each(lambda model, item: threading.current_thread().name, [0]) == [main]
+
+
 def test_an_error_in_a_worker_is_raised_when_all_have_ended():
     ended = []
 
