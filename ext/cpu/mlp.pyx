@@ -66,7 +66,7 @@ cdef inline void activate(const floating *h, Py_ssize_t n, bint by_gelu, floatin
     if by_gelu:
         gelu(h, n, a, dh, True)
     else:
-        relu_squared(h, n, a, dh, True)
+        relu_squared(h, n, a, dh)
 
 
 cdef floating *pieces(floating *like, Py_ssize_t[::1] sizes, list keep) except NULL:
