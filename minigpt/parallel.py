@@ -126,15 +126,12 @@ class Workers(Threads):
         numbers = ranks.every(self.number)
         self.begin, self.total = sum(numbers[:ranks.rank]), sum(numbers)
 
-    def each(self, function, items, before=None):
+    def each(self, function, items):
         """function(replica, item) for every item, item i on worker i mod n, in order; the results in order.
 
-        Every rank hands in all the items, has its own workers work on theirs, and gets the results of all. Each worker calls
-        before(replica) first, if that is given.
+        Every rank hands in all the items, has its own workers work on theirs, and gets the results of all.
         """
         def work(worker):
-            if before is not None:
-                before(self.replicas[worker])
             return [function(self.replicas[worker], item) for item in items[self.begin + worker::self.total]]
 
         results, done = [None] * len(items), self.ranks.every(self.map(work, range(self.number)))
@@ -147,17 +144,18 @@ class Workers(Threads):
 
         loss(model, micro_batch) returns a scalar Tensor: that micro-batch's share of the step's loss.
         """
-        def forget(model):
-            model.flat.grad[...] = 0
-
         def forward_and_backward(model, micro_batch):
             y = loss(model, micro_batch)
             y.backward()
             return y.item()
 
         alone = len(micro_batches) == 1 and self.number > 1     # its rows are shared among the workers instead
+        for twin in self.replicas:
+            twin.flat.forget_gradients()
         with cpu.share_rows(self.pool, self.number) if alone else nullcontext():
-            losses = self.each(forward_and_backward, micro_batches, forget)
+            losses = self.each(forward_and_backward, micro_batches)
+        for twin in self.replicas:
+            twin.flat.complete_gradients()
         self.map(self.sum_of_gradients, cut(len(self.model.flat.grad), self.number))
         self.ranks.sum(self.model.flat.grad)
         return sum(losses)

@@ -19,7 +19,7 @@ import numpy as np
 
 from .device import on_host
 from .kernels import cpu
-from .nn import FEW, CachedTexts
+from .cache import FEW, CachedTexts
 from .parallel import Threads, cores
 from .tensor import no_grad
 

@@ -240,15 +240,15 @@ def all_steps(workers, settings, make):
 
 
 def micro_batch_size(settings, workers, ranks=1):
-    """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker; on a CPU at most CACHED,
-    where a GPU is kept busy by as many as there are.
+    """Sequences in a micro-batch: as asked for, or an equal share of the batch for each worker; on a CPU, where a GPU is kept
+    busy by as many as there are, that share in equal parts of at most CACHED.
 
     A batch that does not go round the workers of a single rank is one micro-batch, whose rows they share (parallel.py).
     """
     if settings.batch_size < workers and ranks == 1:
         return settings.micro_batch or settings.batch_size
-    most = CACHED if settings.device == "cpu" else settings.batch_size
-    return settings.micro_batch or min(most, -(-settings.batch_size // workers))
+    most, share = CACHED if settings.device == "cpu" else settings.batch_size, -(-settings.batch_size // workers)
+    return settings.micro_batch or -(-share // -(-share // most))
 
 
 def learning_rate(settings, step):

@@ -211,6 +211,20 @@ def attention_inputs(draw, dropouts=(0.0, 0.3)):
     return (q, k, v, mask, seeds), {"causal": draw(st.booleans()), "dropout": draw(st.sampled_from(dropouts))}
 
 
+@st.composite
+def self_attention_inputs(draw):
+    B, H, D = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.sampled_from([1, 3, 8]))
+    T, C, O = draw(st.sampled_from([1, 2, 5, 17, 70])), draw(odd_size), draw(odd_size)
+    rng = np.random.default_rng(draw(st.integers(0, 99)))               # as for attention, the sizes matter
+    biases = draw(st.tuples(*[st.booleans()] * 4))
+    layers = [(rng.normal(size=(n_in, n_out)) * n_in ** -0.5, rng.normal(size=n_out) if has else None)
+              for (n_in, n_out), has in zip([(C, H * D)] * 3 + [(H * D, O)], biases)]
+    mask = draw(st.one_of(st.none(), hnp.arrays(bool, (B, T))))
+    seeds = draw(st.sampled_from([None, rng.integers(2 ** 64, size=B, dtype=np.uint64)]))
+    constants = {"heads": H, "causal": draw(st.booleans()), "dropout": draw(st.sampled_from([0.0, 0.3]))}
+    return (rng.normal(size=(B, T, C)), *(array for layer in layers for array in layer), mask, seeds), constants
+
+
 INPUTS = {
     "add": of_two(), "subtract": of_two(), "multiply": of_two(), "divide": of_two(not_near_zero),
     "power": of_one(positive, n=st.sampled_from([-2, -1.5, 0, 0.5, 1, 2, 3.0])),
@@ -225,7 +239,7 @@ INPUTS = {
     "softmax": st.tuples(st.tuples(rows()), st.just({})), "log_softmax": st.tuples(st.tuples(rows()), st.just({})),
     "cross_entropy": cross_entropy_inputs(), "layer_norm": layer_norm_inputs(), "dropout": dropout_inputs(),
     "rms_norm": rms_norm_inputs(), "rotary": rotary_inputs(), "relu_squared": of_one(not_near_zero),
-    "attention": attention_inputs(), "experts": experts_inputs(),
+    "attention": attention_inputs(), "self_attention": self_attention_inputs(), "experts": experts_inputs(),
     "rnn": steps_inputs(gates=1, states=1), "lstm": steps_inputs(gates=4, states=2),
 }
 

@@ -193,6 +193,9 @@ def test_heads_too_wide_for_a_tile_run_the_numpy_version(emulated, monkeypatch):
     dq, *_ = ops.attention.pairs["reference"][1](np.ones(y.shape), saved)
     assert_close(y.data.get(), expected)
     assert_close(q.grad.get(), dq)
+    x, w = arrays[0][:, :, 0], np.random.default_rng(1).normal(size=(129, 129)) / 129 ** 0.5
+    y = ops.self_attention(*(emulated.asarray(array) if array is not None else None for array in (x, *[w, None] * 4)), heads=1)
+    assert_close(y.data.get(), ops.self_attention(x, *[w, None] * 4, heads=1).data)
     assert launches == []
 
 

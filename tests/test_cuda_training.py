@@ -255,6 +255,7 @@ def test_a_gpu_has_one_worker_that_takes_the_whole_batch(emulated):
     assert Workers(model).number == 1 and Engine(model).crew.number == 1
     on_gpu, on_cpu = TrainSettings(batch_size=64, device="cuda"), TrainSettings(batch_size=64, workers=2)
     assert (micro_batch_size(on_gpu, 1), micro_batch_size(on_cpu, 2)) == (64, 8)
+    assert [micro_batch_size(replace(on_cpu, batch_size=size), 2) for size in (2, 12, 18, 24, 34)] == [1, 6, 5, 6, 6]
     assert micro_batch_size(replace(on_gpu, micro_batch=16), 1) == 16
 
 

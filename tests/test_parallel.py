@@ -72,6 +72,20 @@ def test_gradients_of_the_step_before_are_gone():
     np.testing.assert_array_equal(model.flat.grad, gradient(2, 4, np.float32)[1])
 
 
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_what_a_loss_does_not_depend_on_has_gradient_zero(number):
+    model, (x, _) = GPT(CONFIG, dtype=np.float64), tokens()
+    model.flat.grad[...] = 5
+    with Workers(model, number) as workers:
+        workers.gradient(lambda m, part: m.tokens(x[part]).sum(), [slice(0, 4), slice(4, 7)])
+    table = model.flat.slices["tokens.w"]
+    counts = np.repeat(np.bincount(x.reshape(-1), minlength=11), 12)
+    np.testing.assert_array_equal(model.flat.grad[table], counts)
+    assert np.count_nonzero(model.flat.grad) == np.count_nonzero(counts)
+    model.tokens(x).sum().backward()                            # without workers gradients are added, as always
+    np.testing.assert_array_equal(model.flat.grad[table], 2 * counts)
+
+
 def test_a_replica_shares_weights_and_owns_its_gradients():
     model = GPT(CONFIG)
     twin = nn.replica(model)

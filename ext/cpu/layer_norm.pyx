@@ -3,6 +3,8 @@ import numpy as np
 from cython cimport floating
 from libc.math cimport sqrt
 
+from gil cimport PyThreadState, release, take_back
+
 
 def layer_norm_forward(x, w, b=None, *, double eps=1e-5):
     C = len(w)
@@ -31,20 +33,21 @@ cdef void forward(const floating[:, ::1] x, const floating[::1] w, const floatin
                   floating[:, ::1] y, floating[::1] mean, floating[::1] r):
     cdef Py_ssize_t n, c, N = x.shape[0], C = x.shape[1]
     cdef floating m, variance, scale
-    with nogil:
-        for n in range(N):
-            m = 0
-            for c in range(C):
-                m += x[n, c]
-            m /= C
-            variance = 0
-            for c in range(C):
-                variance += (x[n, c] - m) * (x[n, c] - m)
-            scale = <floating> (1 / sqrt(variance / C + eps))               # (1)
-            for c in range(C):
-                y[n, c] = (x[n, c] - m) * scale * w[c] + b[c]               # (2) (3)
-            mean[n] = m
-            r[n] = scale
+    cdef PyThreadState *state = release(N * C)
+    for n in range(N):
+        m = 0
+        for c in range(C):
+            m += x[n, c]
+        m /= C
+        variance = 0
+        for c in range(C):
+            variance += (x[n, c] - m) * (x[n, c] - m)
+        scale = <floating> (1 / sqrt(variance / C + eps))               # (1)
+        for c in range(C):
+            y[n, c] = (x[n, c] - m) * scale * w[c] + b[c]               # (2) (3)
+        mean[n] = m
+        r[n] = scale
+    take_back(state)
 
 
 cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] w,
@@ -52,21 +55,22 @@ cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
                    floating[:, ::1] dx, floating[::1] dw, floating[::1] db):
     cdef Py_ssize_t n, c, N = x.shape[0], C = x.shape[1]
     cdef floating m, scale, xhat, dxh, mean_dxh, mean_dxh_xhat
-    with nogil:
-        for n in range(N):
-            m = mean[n]
-            scale = r[n]
-            mean_dxh = 0
-            mean_dxh_xhat = 0
-            for c in range(C):
-                xhat = (x[n, c] - m) * scale                                # (2)
-                dxh = dy[n, c] * w[c]                                       # (6)
-                db[c] += dy[n, c]                                           # (4)
-                dw[c] += dy[n, c] * xhat                                    # (5)
-                mean_dxh += dxh
-                mean_dxh_xhat += dxh * xhat
-            mean_dxh /= C
-            mean_dxh_xhat /= C
-            for c in range(C):
-                xhat = (x[n, c] - m) * scale
-                dx[n, c] = scale * (dy[n, c] * w[c] - mean_dxh - xhat * mean_dxh_xhat)      # (7)
+    cdef PyThreadState *state = release(N * C)
+    for n in range(N):
+        m = mean[n]
+        scale = r[n]
+        mean_dxh = 0
+        mean_dxh_xhat = 0
+        for c in range(C):
+            xhat = (x[n, c] - m) * scale                                # (2)
+            dxh = dy[n, c] * w[c]                                       # (6)
+            db[c] += dy[n, c]                                           # (4)
+            dw[c] += dy[n, c] * xhat                                    # (5)
+            mean_dxh += dxh
+            mean_dxh_xhat += dxh * xhat
+        mean_dxh /= C
+        mean_dxh_xhat /= C
+        for c in range(C):
+            xhat = (x[n, c] - m) * scale
+            dx[n, c] = scale * (dy[n, c] * w[c] - mean_dxh - xhat * mean_dxh_xhat)      # (7)
+    take_back(state)

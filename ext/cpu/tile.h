@@ -12,7 +12,7 @@
  *     pack(n, k, b, b_row, b_col, to, sums)                       to: k times n rounded up to panels
  *     panels(m, n, k, a, a_row, a_col, b, b_panel, c, c_row, add, bias, few)      c = a b + bias, or c += a b
  *
- * pack_large and product_large do the same for a b that may not fit the cache, and contiguous a and c, piece by piece.
+ * pack_large and product_large do the same for a b that may not fit the cache, piece by piece.
  *
  * b_panel is the distance of one panel from the next, c_row that of rows of c. few: room for BLOCK rows of a, or NULL to
  * read a transpose where it lies, too, which is faster where it is small.
@@ -105,10 +105,10 @@ static inline void pack_large_float(long n, long k, const float *b, long b_row, 
     BEST_FLOAT(pack_large)(n, k, b, b_row, b_col, to);
 }
 
-static inline void product_large_float(long m, long n, long k, const float *a, const float *b, float *c, const float *bias,
-                                       float *few)
+static inline void product_large_float(long m, long n, long k, const float *a, long a_row, const float *b, float *c, long c_row,
+                                       int add, const float *bias)
 {
-    BEST_FLOAT(product_large)(m, n, k, a, b, c, bias, few);
+    BEST_FLOAT(product_large)(m, n, k, a, a_row, b, c, c_row, add, bias);
 }
 
 static inline void product_float(long m, long n, long k, const float *a, long a_row, long a_col, const float *b, long b_row,

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn import (MLP, Dropout, Embedding, KeyValueCache, LayerNorm, Module, MultiHeadAttention, TiedHead, flatten,
-                  positions)
+from ..cache import KeyValueCache, positions
+from ..nn import MLP, Dropout, Embedding, LayerNorm, Module, MultiHeadAttention, TiedHead, flatten
 from ..ops import cross_entropy, fold_in
 from ..settings import UserError
 from ..tensor import recompute

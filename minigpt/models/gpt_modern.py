@@ -16,7 +16,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, as_one, flatten
+from ..cache import KeyValueCache
+from ..nn import Dropout, Embedding, Linear, Module, as_one, flatten
 from ..ops import attention, cross_entropy, fold_in, mlp, relu_squared, rms_norm, rotary
 from ..settings import UserError
 from ..tensor import recompute

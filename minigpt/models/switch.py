@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..nn import Dropout, Embedding, KeyValueCache, Linear, Module, Parameter, flatten
+from ..cache import KeyValueCache
+from ..nn import Dropout, Embedding, Linear, Module, Parameter, flatten
 from ..ops import cross_entropy, experts, fold_in, log_softmax, rms_norm, softmax
 from ..settings import UserError
 from ..tensor import no_grad, recompute

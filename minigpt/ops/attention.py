@@ -82,8 +82,14 @@ def check(q, k, v, mask=None, seeds=None, *, causal=True, dropout=0.0):
     if q.ndim != 4 or (S == 0 and q.size) or k.shape != (B, S, *q.shape[2:]) or v.shape != k.shape:
         raise ValueError(f"attention: queries {q.shape} need keys and values of one shape (B, S, H, D) with the same "
                          f"B, H and D and at least one key, not {k.shape} and {v.shape}")
+    check_options(B, S, mask, seeds, dropout)
+
+
+def check_options(B, S, mask, seeds, dropout):
+    """Raise an error where mask, seeds or dropout do not fit B sequences of S keys."""
     if mask is not None and (mask.shape != (B, S) or mask.dtype != bool):
-        raise ValueError(f"attention: keys {k.shape} need a mask of {(B, S)} bools, not {mask.shape} of {mask.dtype}")
+        raise ValueError(f"attention: {B} sequences of {S} keys need a mask of {(B, S)} bools, not {mask.shape} of "
+                         f"{mask.dtype}")
     if seeds is not None and (seeds.shape != (B,) or seeds.dtype != np.uint64):
         raise ValueError(f"attention: {B} sequences need as many seeds of uint64, not {seeds.shape} of {seeds.dtype}")
     check_share(dropout)

@@ -1,7 +1,7 @@
 """cached_attention: attention of the newest positions of some texts, over the keys and values kept of all earlier ones.
 
 A model that makes token after token asks at each step one query of each text, and the keys and values of what came
-before are in a cache (nn.KeyValueCache), where each text has a slot. The texts differ in length, so
+before are in a cache (cache.py), where each text has a slot. The texts differ in length, so
 
     q (B, T, H, D)                          queries of the newest T positions of B texts
     k, v (slots, capacity, H, D)            the caches of one layer

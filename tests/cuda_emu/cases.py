@@ -89,11 +89,21 @@ def queries_and_keys(rng):
         yield (q, k, v, mask if masked else None, seeds), {"causal": causal, "dropout": dropout}
 
 
+def positions_and_layers(rng):
+    """More heads than one, a mask, dropout; layers without shifts."""
+    for (B, T, C, E, O, H), biased, dropout in ((2, 35, 5, 12, 7, 3), True, 0.3), ((1, 70, 9, 8, 3, 1), False, 0.0):
+        layers = [array for n_in, n_out in [(C, E)] * 3 + [(E, O)]
+                  for array in (rng.normal(size=(n_in, n_out)) / n_in ** 0.5, rng.normal(size=n_out) if biased else None)]
+        layers[3] = None                            # its gradient is nothing but rounding
+        mask, seeds = rng.random((B, T)) < 0.7, rng.integers(2 ** 64, size=B, dtype=np.uint64)
+        yield (rng.normal(size=(B, T, C)), *layers, mask, seeds), {"heads": H, "causal": biased, "dropout": dropout}
+
+
 LARGE = {
     "attention": queries_and_keys, "cross_entropy": rows_and_targets, "dropout": sequences_and_seeds,
     "embedding": tables_and_ids, "gelu": numbers, "layer_norm": rows_and_weights, "log_softmax": rows,
     "mlp": rows_and_matrices, "relu": numbers, "relu_squared": numbers, "rms_norm": rows_and_scale, "rotary": heads,
-    "sigmoid": numbers, "softmax": rows, "tanh": numbers,
+    "self_attention": positions_and_layers, "sigmoid": numbers, "softmax": rows, "tanh": numbers,
 }
 
 

@@ -1,0 +1,220 @@
+"""self_attention on the CPU. Equations (1)-(11) are derived in minigpt/ops/self_attention.py.
+
+A few sequences at a time, of about ROWS positions, go through all steps, so that what one step writes the next one reads
+from the cache; the matrices are packed once for all of them (tile.h). Where threads share the rows of a call, each step is
+made by all of them, then the next. q, k and v of a position stand side by side, in one row of 3 E numbers.
+"""
+import numpy as np
+from cython cimport floating
+from libc.stdint cimport uint8_t, uint64_t
+
+from heads cimport Heads, backward_heads, backward_room, forward_heads, forward_room
+from minigpt.kernels.cpu import each_part, sharing
+from tile cimport (BLOCK, DEEP, aligned, lay_out, pack_large, pack_summing, padded, panel_columns, panels,
+                   product_large)
+
+cdef enum:
+    ROWS = 192                                      # positions that are taken at a time, where sequences are shorter
+    COLUMNS = 512                                   # of dq, dk, dv that are packed at a time
+    FIRST = 1                                       # the steps of a pass: (1) (2), (3), (4); backward (5), (8), the rest
+    HEADS = 2
+    LAST = 4
+    ALL = 7
+
+
+def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, *, heads, bint causal=True,
+                           double dropout=0.0):
+    B, T, C = x.shape
+    E, O = wo.shape
+    dropping = seeds is not None and dropout > 0
+    allowed, seeds_used = None if mask is None else mask.view(np.uint8), seeds if dropping else None
+    qkv, a, l = (np.empty(shape, x.dtype) for shape in ((B, T, 3 * E), (B, T, E), (B, heads, T)))
+    y = np.empty((B, T, O), x.dtype)
+
+    def step(which, begin, end):
+        if x.dtype == np.float32:
+            forward[float](which, begin, end, x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds_used, causal, dropout, qkv,
+                           a, l, y)
+        else:
+            forward[double](which, begin, end, x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds_used, causal, dropout, qkv,
+                            a, l, y)
+
+    in_steps(step, B, T, heads)
+    return y, (x, wq, wk, wv, wo, [b is not None for b in (bq, bk, bv, bo)], allowed, seeds_used, causal, dropout, qkv, a, l)
+
+
+def self_attention_backward(dy, saved):
+    x, wq, wk, wv, wo, has_b, allowed, seeds, causal, dropout, qkv, a, l = saved
+    B, T, C = x.shape
+    E, O = wo.shape
+    dx = np.empty_like(x)
+    block = B if sharing.get() else min(B, sequences(T))
+    da, dqkv = np.empty((block, T, E), x.dtype), np.empty((block, T, 3 * E), x.dtype)
+
+    def step(which, begin, end):
+        sums = (np.empty((C, 3 * E), x.dtype), np.zeros(3 * E, x.dtype), np.empty((E, O), x.dtype), np.zeros(O, x.dtype))
+        if x.dtype == np.float32:
+            backward[float](which, begin, end, dy, x, wq, wk, wv, wo, allowed, seeds, causal, dropout, qkv, a, l, da, dqkv,
+                            dx, *sums)
+        else:
+            backward[double](which, begin, end, dy, x, wq, wk, wv, wo, allowed, seeds, causal, dropout, qkv, a, l, da, dqkv,
+                             dx, *sums)
+        return sums
+
+    (dw, db, dwo, dbo), *others = in_steps(step, B, T, l.shape[1])
+    for part_of_sums in others:
+        for total, array in zip((dw, db, dwo, dbo), part_of_sums):
+            total += array
+    of_layers = []
+    for i in range(3):
+        part = slice(i * E, (i + 1) * E)
+        of_layers += [dw[:, part], db[part] if has_b[i] else None]
+    return dx, *of_layers, dwo, dbo if has_b[3] else None, None, None
+
+
+def sequences(T):
+    """How many sequences are taken at a time."""
+    return max(1, ROWS // T)
+
+
+def in_steps(step, B, T, H):
+    """All steps for all sequences; or where threads share the work, one by one: the first and the last for their rows, that
+    between for their heads. What the last step returns, for each part."""
+    if not sharing.get():
+        return [step(ALL, 0, B)]
+    each_part(lambda begin, end: step(FIRST, begin, end), B * T, ROWS)
+    each_part(lambda begin, end: step(HEADS, begin, end), B * H, 1)
+    return each_part(lambda begin, end: step(LAST, begin, end), B * T, ROWS)
+
+
+cdef Heads heads_of(Py_ssize_t T, Py_ssize_t H, Py_ssize_t E, const uint8_t[:, ::1] mask, const uint64_t[::1] seeds,
+                    bint causal, double dropout):
+    cdef Heads of
+    of.T, of.S, of.H, of.D, of.row = T, T, H, E // H, 3 * E
+    of.mask = &mask[0, 0] if mask is not None else NULL
+    of.seeds = &seeds[0] if seeds is not None else NULL
+    of.causal, of.dropout = causal, dropout
+    return of
+
+
+cdef const floating *shift(const floating[::1] b):
+    return &b[0] if b is not None else NULL
+
+
+cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, ::1] x, const floating[:, ::1] wq,
+             const floating[::1] bq, const floating[:, ::1] wk, const floating[::1] bk, const floating[:, ::1] wv,
+             const floating[::1] bv, const floating[:, ::1] wo, const floating[::1] bo, const uint8_t[:, ::1] mask,
+             const uint64_t[::1] seeds, bint causal, double dropout, floating[:, :, ::1] qkv, floating[:, :, ::1] a,
+             floating[:, :, ::1] l, floating[:, :, ::1] y):
+    """Steps for the sequences begin ... end, if it is all of them; else for these rows, or heads."""
+    cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]
+    cdef Py_ssize_t i, row, rows, next_begin
+    cdef Heads of = heads_of(T, H, E, mask, seeds, causal, dropout)
+    cdef const floating *w[3]
+    w[:] = [&wq[0, 0], &wk[0, 0], &wv[0, 0]]
+    cdef const floating *b[3]
+    b[:] = [shift(bq), shift(bk), shift(bv)]
+    cdef const floating *b_out = shift(bo)
+    cdef floating *q = &qkv[0, 0, 0]
+    cdef Py_ssize_t sizes[5]
+    sizes[:] = [C * padded(E), C * padded(E), C * padded(E), E * padded(O), forward_room(T, of.D)]
+    cdef floating[::1] numbers = np.empty(lay_out(sizes, 5), np.float32 if floating is float else np.float64)
+    cdef floating *room = aligned(&numbers[0])
+    with nogil:
+        if which & FIRST:
+            for i in range(3):
+                pack_large(E, C, w[i], E, 1, room + sizes[i])
+        if which & LAST:
+            pack_large(O, E, &wo[0, 0], O, 1, room + sizes[3])
+        while begin < end:
+            next_begin = min(end, begin + max(1, ROWS // T)) if which == ALL else end
+            row = begin * T if which == ALL else begin
+            rows = (next_begin - begin) * T if which == ALL else end - begin
+            if which & FIRST:
+                for i in range(3):
+                    product_large(rows, E, C, &x[0, 0, 0] + row * C, C, room + sizes[i],
+                                  q + row * 3 * E + i * E, 3 * E, False, b[i])                                  # (1) (2)
+            if which & HEADS:
+                forward_heads(&of, q, q + E, q + 2 * E, &a[0, 0, 0], &l[0, 0, 0], begin * H if which == ALL else begin,
+                              next_begin * H if which == ALL else end, room + sizes[4])                         # (3)
+            if which & LAST:
+                product_large(rows, O, E, &a[0, 0, 0] + row * E, E, room + sizes[3], &y[0, 0, 0] + row * O, O, False,
+                              b_out)                                                                            # (4)
+            begin = next_begin
+
+
+cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, ::1] dy, const floating[:, :, ::1] x,
+              const floating[:, ::1] wq, const floating[:, ::1] wk, const floating[:, ::1] wv, const floating[:, ::1] wo,
+              const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
+              const floating[:, :, ::1] qkv, const floating[:, :, ::1] a, const floating[:, :, ::1] l,
+              floating[:, :, ::1] da, floating[:, :, ::1] dqkv, floating[:, :, ::1] dx, floating[:, ::1] dw,
+              floating[::1] db, floating[:, ::1] dwo, floating[::1] dbo):
+    """Steps for the sequences begin ... end, if it is all of them: then da and dqkv have room for those that are taken at a
+    time. Else for these rows, or heads."""
+    cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]
+    cdef Py_ssize_t i, f, n, row, rows, here, some, columns, next_begin, first = begin, panel = panel_columns(&dx[0, 0, 0])
+    cdef bint more
+    cdef Heads some_heads, of = heads_of(T, H, E, mask, seeds, causal, dropout)
+    cdef const floating *w[3]
+    w[:] = [&wq[0, 0], &wk[0, 0], &wv[0, 0]]
+    cdef floating *d = &dqkv[0, 0, 0]
+    cdef const floating *q
+    cdef Py_ssize_t sizes[7]
+    sizes[:] = [E * padded(C), E * padded(C), E * padded(C), O * padded(E), backward_room(T, of.D),
+                ROWS * padded(max(O, COLUMNS)), BLOCK * DEEP]
+    cdef floating[::1] numbers = np.empty(lay_out(sizes, 7), np.float32 if floating is float else np.float64)
+    cdef floating *room = aligned(&numbers[0])
+    cdef floating *right = room + sizes[5]                                  # dy, then dqkv, of ROWS rows, packed
+    cdef floating *few = room + sizes[6]
+    with nogil:
+        if which & FIRST:
+            pack_large(E, O, &wo[0, 0], 1, O, room + sizes[3])
+        if which & LAST:
+            for i in range(3):
+                pack_large(C, E, w[i], 1, E, room + sizes[i])
+        while begin < end:
+            next_begin = min(end, begin + max(1, ROWS // T)) if which == ALL else end
+            row = begin * T if which == ALL else begin
+            rows = (next_begin - begin) * T if which == ALL else end - begin
+            here = 0 if which == ALL else begin                             # where these rows are in da and dqkv
+            if which & FIRST:
+                product_large(rows, E, O, &dy[0, 0, 0] + row * O, O, room + sizes[3], &da[0, 0, 0] + here * E, E, False,
+                              <floating *> NULL)                                                                # (5)
+            if which == ALL:
+                some_heads = of_sequences(of, begin)
+                q = &qkv[0, 0, 0] + row * 3 * E
+                backward_heads(&some_heads, &da[0, 0, 0], q, q + E, q + 2 * E, &a[0, 0, 0] + row * E, &l[0, 0, 0] + begin * H * T,
+                               d, d + E, d + 2 * E, 0, (next_begin - begin) * H, room + sizes[4])               # (8)
+            elif which & HEADS:
+                q = &qkv[0, 0, 0]
+                backward_heads(&of, &da[0, 0, 0], q, q + E, q + 2 * E, &a[0, 0, 0], &l[0, 0, 0], d, d + E, d + 2 * E, begin,
+                               end, room + sizes[4])                                                            # (8)
+            if which & LAST:
+                n = 0
+                while n < rows:
+                    some = min(ROWS, rows - n)
+                    more = begin > first or n > 0
+                    pack_summing(O, some, &dy[0, 0, 0] + (row + n) * O, O, right, &dbo[0])                      # (7)
+                    panels(E, O, some, &a[0, 0, 0] + (row + n) * E, 1, E, right, panel * some, &dwo[0, 0], O, more,
+                           few)                                                                                 # (6)
+                    f = 0
+                    while f < 3 * E:
+                        columns = min(COLUMNS, 3 * E - f)
+                        pack_summing(columns, some, d + (here + n) * 3 * E + f, 3 * E, right, &db[f])           # (11)
+                        panels(C, columns, some, &x[0, 0, 0] + (row + n) * C, 1, C, right, panel * some, &dw[0, f], 3 * E,
+                               more, few)                                                                       # (10)
+                        f += COLUMNS
+                    for i in range(3):
+                        product_large(some, C, E, d + (here + n) * 3 * E + i * E, 3 * E, room + sizes[i],
+                                      &dx[0, 0, 0] + (row + n) * C, C, i > 0, <floating *> NULL)                # (9)
+                    n += ROWS
+            begin = next_begin
+
+
+cdef inline Heads of_sequences(Heads of, Py_ssize_t begin) noexcept nogil:
+    """What `of` says, for arrays that begin at a later sequence."""
+    if of.mask != NULL:
+        of.mask += begin * of.S
+    if of.seeds != NULL:
+        of.seeds += begin
+    return of

@@ -1,0 +1,83 @@
+"""self_attention: the part of a block in which positions look at each other, in one operation: three linear layers say what
+each position asks (q), answers to (k) and tells (v), attention mixes what is told, and a fourth layer writes the result.
+
+    (1)  q = x wq + bq                      x (B, T, C), wq (C, E), bq (E,) or None  ->  q (B, T, H, D), E = H D
+    (2)  k = x wk + bk,  v = x wv + bv      of the same shapes
+    (3)  a = attention(q, k, v)             (B, T, H, D), by the chapter attention, with mask, seeds, causal and dropout
+    (4)  y = a wo + bo                      wo (E, O), bo (O,) or None  ->  y (B, T, O)
+
+Backward, from the end, by the chapters linear and attention:
+
+    (5)  da  = dy wo^T            (6)  dwo = a^T dy               (7)  dbo = sum over positions of dy
+    (8)  dq, dk, dv               from da, by the chapter attention
+    (9)  dx  = dq wq^T + dk wk^T + dv wv^T                        x was used three times
+    (10) dwq = x^T dq             (11) dbq = sum over positions of dq, and k and v alike
+
+(bk is there by custom. It adds one number to all scores of a query, which softmax ignores: its gradient is zero.)
+
+As five operations it is the same, number by number. As one, a fast version takes a few sequences at a time through all of
+it, so that q, k, v, a and their gradients are used while they are in the cache.
+Saved: x, the matrices, and q, k, v, a and l of attention. Cost: what its parts cost.
+"""
+import numpy as np
+
+from ..op import op
+from .attention import attention_backward, attention_forward, check_options
+from .linear import linear_backward, linear_forward
+
+
+def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, *, heads, causal=True, dropout=0.0):
+    B, T, _ = x.shape
+    layers = (wq, bq), (wk, bk), (wv, bv)
+    q, k, v = (linear_forward(x, w, b)[0].reshape(B, T, heads, -1) for w, b in layers)          # (1) (2)  (B, T, H, D)
+    a, of_attention = attention_forward(q, k, v, mask, seeds, causal=causal, dropout=dropout)   # (3)  (B, T, H, D)
+    a = a.reshape(B, T, -1)
+    y, of_output = linear_forward(a, wo, bo)                                                    # (4)  (B, T, O)
+    return y, (of_attention, of_output, [(x, w, b is not None, False) for w, b in layers])
+
+
+def self_attention_backward(dy, saved):
+    of_attention, of_output, of_layers = saved
+    da, dwo, dbo = linear_backward(dy, of_output)                                               # (5) (6) (7)
+    dqkv = attention_backward(da.reshape(of_attention[0].shape), of_attention)[:3]              # (8)  (B, T, H, D) each
+    dx, gradients = 0, []
+    for d, of_layer in zip(dqkv, of_layers):
+        dx_part, dw, db = linear_backward(d.reshape(da.shape), of_layer)                        # (10) (11)
+        dx = dx + dx_part                                                                       # (9)
+        gradients += [dw, db]
+    return dx, *gradients, dwo, dbo, None, None
+
+
+def check(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, *, heads, causal=True, dropout=0.0):
+    C, E = wq.shape
+    shapes = [None if array is None else array.shape for array in (wq, bq, wk, bk, wv, bv, wo, bo)]
+    if shapes[:6] != [(C, E), None if bq is None else (E,), (C, E), None if bk is None else (E,), (C, E),
+                      None if bv is None else (E,)] or wo.shape[0] != E or (bo is not None and bo.shape != wo.shape[1:]):
+        raise ValueError(f"self_attention: matrices and shifts of {shapes} do not fit together")
+    if x.ndim != 3 or x.shape[2] != C:
+        raise ValueError(f"self_attention: positions of {C} numbers were expected in (B, T, C), not {x.shape}")
+    if heads < 1 or E % heads:
+        raise ValueError(f"self_attention: {E} numbers can't be divided among {heads} heads")
+    if 0 in (*x.shape, E, wo.shape[1]):
+        raise ValueError("self_attention: there are no positions, or a matrix has no numbers")
+    check_options(x.shape[0], x.shape[1], mask, seeds, dropout)
+
+
+def examples(rng):
+    def inputs(B, T, C, E, O, biases=True):
+        def layer(n_in, n_out):
+            return rng.normal(size=(n_in, n_out)) * n_in ** -0.5, rng.normal(size=n_out) if biases else None
+
+        (wq, bq), (wk, _), (wv, bv), (wo, bo) = layer(C, E), layer(C, E), layer(C, E), layer(E, O)
+        return rng.normal(size=(B, T, C)), wq, bq, wk, None, wv, bv, wo, bo     # bk's gradient is nothing but rounding
+
+    seeds = rng.integers(2 ** 64, size=2, dtype=np.uint64)
+    padding = np.array([[True, False, True, True, False], [True, True, True, True, True]])
+    yield inputs(2, 5, 4, 6, 3), {"heads": 2}
+    yield inputs(1, 3, 5, 4, 7, biases=False), {"heads": 1, "causal": False}
+    yield (*inputs(2, 5, 3, 6, 4), padding, seeds), {"heads": 3, "causal": False, "dropout": 0.3}
+    yield (*inputs(2, 5, 7, 8, 6), padding), {"heads": 2, "causal": True}
+    yield inputs(4, 70, 5, 18, 7), {"heads": 2}
+
+
+self_attention = op(self_attention_forward, self_attention_backward, examples, check)
