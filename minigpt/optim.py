@@ -93,18 +93,18 @@ def single_matrices(part, shape):
 def orthogonal(g, rounds=5):
     """About U V^T for g = U S V^T, an array (I, O): singular values become 1, give or take 0.3, but for the very smallest.
 
-    An odd polynomial of a matrix acts on its singular values alone: a g + b g g^T g + c (g g^T)^2 g makes each s to
-    a s + b s^3 + c s^5. With Jordan's coefficients a small s grows 3.4 times a round until it is near 1: no decomposition,
-    only products. (Newton-Schulz iteration; the coefficients are chosen for speed, not to converge.)
+    An odd polynomial of a matrix acts on its singular values alone: (a + b g g^T + c (g g^T)^2) g makes each s to
+    a s + b s^3 + c s^5, and so does g (a + b g^T g + c (g^T g)^2), which is less work for a g of more rows than columns.
+    With Jordan's coefficients a small s grows 3.4 times a round until it is near 1: no decomposition, only products.
+    (Newton-Schulz iteration; the coefficients are chosen for speed, not to converge.)
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = g / (np.linalg.norm(g) + 1e-7)                      # no singular value is above 1
-    if tall := x.shape[0] > x.shape[1]:
-        x = x.T                                             # the smaller of x x^T and x^T x
+    x, tall = g / (np.linalg.norm(g) + 1e-7), g.shape[0] > g.shape[1]       # no singular value is above 1
     for _ in range(rounds):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return x.T if tall else x
+        square = x.T @ x if tall else x @ x.T
+        change = b * square + c * (square @ square)
+        x = a * x + (x @ change if tall else change @ x)
+    return x
 
 
 def halves(part):
