@@ -218,6 +218,7 @@ class MultiHeadAttention(Module):
 
     causal: whether a position sees only itself and those before it. mask, of a forward: (B, S) bools, False where there
     is padding, which nobody sees. memory, of a forward: (B, S, C), what is looked at ("cross-attention"); None: x itself.
+    norm, of a forward: a LayerNorm, where it is a branch of a residual stream x: then x + forward(norm(x)) comes out.
     output_std: of the matrix that writes into the residual stream.
     """
 
@@ -228,20 +229,22 @@ class MultiHeadAttention(Module):
         self.value = Linear(rng, width, width, bias)
         self.output = Linear(rng, width, width, bias, output_std)
 
-    def forward(self, x, cache=None, seeds=None, mask=None, memory=None):
+    def forward(self, x, cache=None, seeds=None, mask=None, memory=None, norm=None):
         B, T, C = x.shape
         options = {"causal": self.causal, "dropout": self.p}
-        seeds = None if seeds is None else fold_in(seeds, n=0)
+        own_seeds = None if seeds is None else fold_in(seeds, n=0)
         layers = self.query, self.key, self.value, self.output
         if cache is None and memory is None and as_one(x, *layers):
-            arrays = (array for layer in layers for array in (layer.w, layer.b))
-            return self_attention(x, *arrays, mask, seeds, heads=self.heads, **options)         # (B, T, C)
+            arrays, (scale_and_shift, eps) = [array for layer in layers for array in (layer.w, layer.b)], of_norm(norm)
+            return self_attention(x, *arrays, mask, own_seeds, *scale_and_shift, heads=self.heads, **options, **eps)
+        if norm is not None:
+            return x + self.forward(norm(x), cache, seeds, mask, memory)
         seen = x if memory is None else memory
         q, k, v = self.query(x), self.key(seen), self.value(seen)           # (B, T, C), (B, S, C) twice
         if cache is not None:
             return self.output(cache.attend(q, k, v))                       # (B, T, C): what came before, too
         q, k, v = (part.reshape(B, part.shape[1], self.heads, C // self.heads) for part in (q, k, v))
-        y = attention(q, k, v, mask, seeds, **options)                      # (B, T, H, D)
+        y = attention(q, k, v, mask, own_seeds, **options)                  # (B, T, H, D)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 
@@ -251,10 +254,15 @@ def as_one(x, *layers):
     return x.size > FEW * x.shape[-1] and all(type(layer) is Linear for layer in layers)
 
 
+def of_norm(norm):
+    """What an operation takes of a LayerNorm that it begins with: (its scale and shift, its constants); or of None."""
+    return ((None, None), {}) if norm is None else ((norm.w, norm.b), {"eps": norm.eps})
+
+
 class MLP(Module):
     """The part of a block that treats each position alone: (B, T, C) -> (B, T, hidden) -> (B, T, C).
 
-    approximate: GELU by tanh, as in GPT-2; False: by erf, as in BERT (ops/gelu.py).
+    approximate: GELU by tanh, as in GPT-2; False: by erf, as in BERT (ops/gelu.py). norm, of a forward: as for attention.
     """
 
     def __init__(self, rng, width, hidden, bias=True, output_std=0.02, approximate=True):
@@ -262,9 +270,12 @@ class MLP(Module):
         self.expand = Linear(rng, width, hidden, bias)
         self.output = Linear(rng, hidden, width, bias, output_std)
 
-    def forward(self, x):
+    def forward(self, x, norm=None):
         if self.approximate and as_one(x, self.expand, self.output):
-            return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b)
+            scale_and_shift, eps = of_norm(norm)
+            return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b, *scale_and_shift, **eps)
+        if norm is not None:
+            return x + self.forward(norm(x))
         return self.output(gelu(self.expand(x), approximate=self.approximate))
 
 

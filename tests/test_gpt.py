@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numerics import check_model
 
-from minigpt import nn, no_grad
+from minigpt import Tensor, nn, no_grad
 from minigpt.data import sequence_seeds
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.optim import AdamW
@@ -195,3 +195,16 @@ def test_more_positions_than_the_context_are_refused():
 def test_a_token_out_of_range_is_refused(backend):
     with pytest.raises(IndexError, match="id 11 is outside"):
         small_gpt()(np.array([[3, 11]]))
+
+
+@pytest.mark.parametrize("T", [2, 30])                      # positions, for which layers are called one by one, or as branches
+def test_a_block_is_its_layers_each_a_branch_of_the_stream(T):
+    block = GPT(GPTConfig(11, 40, 1, 3, 12), dtype=np.float64).blocks[0]
+    rng = np.random.default_rng(0)
+    for p in block.norm1.w, block.norm1.b, block.norm2.w, block.norm2.b:
+        p.data[...] = rng.normal(size=12)
+    x = Tensor(rng.normal(size=(1, T, 12)))
+    z = x + block.attention(block.norm1(x))
+    np.testing.assert_allclose(block(x).data, (z + block.mlp(block.norm2(z))).data, rtol=1e-9, atol=1e-12)
+    seeds = np.array([7], np.uint64)                        # with seeds, but nothing to drop
+    np.testing.assert_array_equal(block(x, None, seeds).data, block(x).data)

@@ -37,7 +37,13 @@ def test_mlp_of_any_size_is_numpys(N, C, F, activation, dtype):
     rng = np.random.default_rng(N)
     arrays = (rng.normal(size=(N, C)), rng.normal(size=(C, F)) * C ** -0.5, rng.normal(size=F),
               rng.normal(size=(F, C)) * F ** -0.5, rng.normal(size=C))
-    agree(lambda *arrays: ops.mlp(*arrays, activation=activation), *(array.astype(dtype) for array in arrays))
+    arrays = [array.astype(dtype) for array in arrays]
+    norm = [rng.normal(size=C).astype(dtype) for _ in range(2)]
+    agree(lambda *arrays: ops.mlp(*arrays, activation=activation), *arrays)
+    agree(lambda *arrays: ops.mlp(*arrays, activation=activation), *arrays, *norm)
+    with ThreadPoolExecutor(3) as pool, share_rows(pool, 3):
+        agree(lambda *arrays: ops.mlp(*arrays, activation=activation), *np.tile(arrays[0], (8, 1))[None], *arrays[1:], *norm,
+              size=10)
 
 
 @pytest.mark.parametrize("B, T, C, E, O", [(5, 97, 33, 132, 17), (1, 201, 400, 24, 530), (7, 40, 17, 200, 9), (4, 3, 5, 400, 31)])
@@ -52,8 +58,11 @@ def test_self_attention_of_any_size_is_numpys_however_many_threads_share_it(B, T
     mask = rng.random((B, T)) < 0.8
     seeds = rng.integers(2 ** 64, size=B, dtype=np.uint64)
     arrays = [array.astype(dtype) for array in (rng.normal(size=(B, T, C)), *layers)]
+    branch = [array.astype(dtype) for array in (rng.normal(size=(E, C)) * E ** -0.5, rng.normal(size=C))]
+    norm = [array.astype(dtype) for array in (rng.normal(size=C), rng.normal(size=C))]
     with ThreadPoolExecutor(workers) as pool, share_rows(pool, workers) if workers > 1 else nullcontext():
         agree(lambda *arrays: ops.self_attention(*arrays, heads=4, dropout=0.2), *arrays, mask, seeds, size=10)
+        agree(lambda *arrays: ops.self_attention(*arrays, heads=4), *arrays[:7], *branch, mask, None, *norm, size=10)
 
 
 def test_self_attention_says_what_does_not_fit():
@@ -71,3 +80,9 @@ def test_self_attention_says_what_does_not_fit():
         ops.self_attention(x[:, :0], *layers, heads=2)
     with pytest.raises(ValueError, match=r"need a mask of \(2, 3\) bools"):
         ops.self_attention(x, *layers, np.ones((2, 4), bool), heads=2)
+    with pytest.raises(ValueError, match="self_attention: a branch reads and writes rows of one size"):
+        ops.self_attention(x, *layers, None, None, np.ones(6), heads=2)
+    with pytest.raises(ValueError, match="mlp: a shift without a scale is none of a norm"):
+        ops.mlp(x, np.ones((6, 7)), None, np.ones((7, 6)), None, None, np.ones(6))
+    with pytest.raises(ValueError, match=r"mlp: rows of 6 numbers do not fit a shift of \(5,\)"):
+        ops.mlp(x, np.ones((6, 7)), None, np.ones((7, 6)), None, np.ones(6), np.ones(5))

@@ -45,7 +45,7 @@ def experts_backward(dy, saved):
     for e, of_mlp in enumerate(kept):
         if of_mlp is not None:
             part = slice(ends[e], ends[e + 1])
-            dx_brought[part], dw1[e], _, dw2[e], _ = mlp_backward(du[part], of_mlp)                 # (6)
+            dx_brought[part], dw1[e], _, dw2[e], *_ = mlp_backward(du[part], of_mlp)                 # (6)
     if dy.dtype == np.float32:
         put[float](dx_brought, order, dx)
     else:

@@ -1,20 +1,19 @@
-"""layer_norm on the CPU. Equations (1)-(7) are derived in minigpt/ops/layer_norm.py; op.py dispatches to here."""
+"""layer_norm on the CPU: norm.pxd. Equations (1)-(7) are derived in minigpt/ops/layer_norm.py; op.py dispatches to here."""
 import numpy as np
 from cython cimport floating
-from libc.math cimport sqrt
 
 from gil cimport PyThreadState, release, take_back
+from norm cimport normalise, normalise_backward
 
 
 def layer_norm_forward(x, w, b=None, *, double eps=1e-5):
     C = len(w)
     rows = x.reshape(-1, C)
     y, mean, r = np.empty_like(rows), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
-    shift = np.zeros_like(w) if b is None else b
     if x.dtype == np.float32:
-        forward[float](rows, w, shift, eps, y, mean, r)
+        forward[float](rows, w, b, eps, y, mean, r)
     else:
-        forward[double](rows, w, shift, eps, y, mean, r)
+        forward[double](rows, w, b, eps, y, mean, r)
     return y.reshape(x.shape), (x, w, mean, r, b is not None)
 
 
@@ -31,46 +30,17 @@ def layer_norm_backward(dy, saved):
 
 cdef void forward(const floating[:, ::1] x, const floating[::1] w, const floating[::1] b, double eps,
                   floating[:, ::1] y, floating[::1] mean, floating[::1] r):
-    cdef Py_ssize_t n, c, N = x.shape[0], C = x.shape[1]
-    cdef floating m, variance, scale
+    cdef Py_ssize_t N = x.shape[0], C = x.shape[1]
+    cdef const floating *shift = &b[0] if b is not None else NULL
     cdef PyThreadState *state = release(N * C)
-    for n in range(N):
-        m = 0
-        for c in range(C):
-            m += x[n, c]
-        m /= C
-        variance = 0
-        for c in range(C):
-            variance += (x[n, c] - m) * (x[n, c] - m)
-        scale = <floating> (1 / sqrt(variance / C + eps))               # (1)
-        for c in range(C):
-            y[n, c] = (x[n, c] - m) * scale * w[c] + b[c]               # (2) (3)
-        mean[n] = m
-        r[n] = scale
+    normalise(&x[0, 0], N, C, &w[0], shift, eps, &y[0, 0], &mean[0], &r[0])
     take_back(state)
 
 
 cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] w,
                    const floating[::1] mean, const floating[::1] r,
                    floating[:, ::1] dx, floating[::1] dw, floating[::1] db):
-    cdef Py_ssize_t n, c, N = x.shape[0], C = x.shape[1]
-    cdef floating m, scale, xhat, dxh, mean_dxh, mean_dxh_xhat
+    cdef Py_ssize_t N = x.shape[0], C = x.shape[1]
     cdef PyThreadState *state = release(N * C)
-    for n in range(N):
-        m = mean[n]
-        scale = r[n]
-        mean_dxh = 0
-        mean_dxh_xhat = 0
-        for c in range(C):
-            xhat = (x[n, c] - m) * scale                                # (2)
-            dxh = dy[n, c] * w[c]                                       # (6)
-            db[c] += dy[n, c]                                           # (4)
-            dw[c] += dy[n, c] * xhat                                    # (5)
-            mean_dxh += dxh
-            mean_dxh_xhat += dxh * xhat
-        mean_dxh /= C
-        mean_dxh_xhat /= C
-        for c in range(C):
-            xhat = (x[n, c] - m) * scale
-            dx[n, c] = scale * (dy[n, c] * w[c] - mean_dxh - xhat * mean_dxh_xhat)      # (7)
+    normalise_backward(&dy[0, 0], &x[0, 0], N, C, &w[0], &mean[0], &r[0], &dx[0, 0], &dw[0], &db[0])
     take_back(state)

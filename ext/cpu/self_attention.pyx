@@ -1,4 +1,4 @@
-"""self_attention on the CPU. Equations (1)-(11) are derived in minigpt/ops/self_attention.py.
+"""self_attention on the CPU. Equations (1)-(13) are derived in minigpt/ops/self_attention.py.
 
 A few sequences at a time, of about ROWS positions, go through all steps, so that what one step writes the next one reads
 from the cache; the matrices are packed once for all of them (tile.h). Where threads share the rows of a call, each step is
@@ -10,66 +10,69 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from heads cimport Heads, backward_heads, backward_room, forward_heads, forward_room
 from minigpt.kernels.cpu import each_part, sharing
-from tile cimport (BLOCK, DEEP, aligned, lay_out, pack_large, pack_summing, padded, panel_columns, panels,
+from norm cimport add, normalise, normalise_again, normalise_backward
+from tile cimport (BLOCK, DEEP, aligned, lay_out, pack_large, pack_summing, padded, panel_columns, panels, pointer,
                    product_large)
 
 cdef enum:
     ROWS = 192                                      # positions that are taken at a time, where sequences are shorter
     COLUMNS = 512                                   # of dq, dk, dv that are packed at a time
-    FIRST = 1                                       # the steps of a pass: (1) (2), (3), (4); backward (5), (8), the rest
+    FIRST = 1                                       # the steps of a pass: (1) to (3), (4), (5); backward (6), (9), the rest
     HEADS = 2
     LAST = 4
     ALL = 7
 
 
-def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, *, heads, bint causal=True,
-                           double dropout=0.0):
+def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, scale=None, shift=None, *, heads,
+                           bint causal=True, double dropout=0.0, double eps=1e-5):
     B, T, C = x.shape
     E, O = wo.shape
     dropping = seeds is not None and dropout > 0
     allowed, seeds_used = None if mask is None else mask.view(np.uint8), seeds if dropping else None
     qkv, a, l = (np.empty(shape, x.dtype) for shape in ((B, T, 3 * E), (B, T, E), (B, heads, T)))
-    y = np.empty((B, T, O), x.dtype)
+    y, (mean, r) = np.empty((B, T, O), x.dtype), np.empty((2, B * T), x.dtype)
+    arrays = (x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds_used, scale, shift, causal, dropout, eps, mean, r, qkv, a, l, y)
 
     def step(which, begin, end):
         if x.dtype == np.float32:
-            forward[float](which, begin, end, x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds_used, causal, dropout, qkv,
-                           a, l, y)
+            forward[float](which, begin, end, *arrays)
         else:
-            forward[double](which, begin, end, x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds_used, causal, dropout, qkv,
-                            a, l, y)
+            forward[double](which, begin, end, *arrays)
 
     in_steps(step, B, T, heads)
-    return y, (x, wq, wk, wv, wo, [b is not None for b in (bq, bk, bv, bo)], allowed, seeds_used, causal, dropout, qkv, a, l)
+    has_b = [b is not None for b in (bq, bk, bv, bo)]
+    return y, (x, wq, wk, wv, wo, has_b, allowed, seeds_used, scale, shift, causal, dropout, mean, r, qkv, a, l)
 
 
 def self_attention_backward(dy, saved):
-    x, wq, wk, wv, wo, has_b, allowed, seeds, causal, dropout, qkv, a, l = saved
+    x, wq, wk, wv, wo, has_b, allowed, seeds, scale, shift, causal, dropout, mean, r, qkv, a, l = saved
     B, T, C = x.shape
     E, O = wo.shape
     dx = np.empty_like(x)
     block = B if sharing.get() else min(B, sequences(T))
     da, dqkv = np.empty((block, T, E), x.dtype), np.empty((block, T, 3 * E), x.dtype)
 
+    arrays = dy, x, wq, wk, wv, wo, allowed, seeds, scale, shift, causal, dropout, mean, r, qkv, a, l, da, dqkv, dx
+
     def step(which, begin, end):
-        sums = (np.empty((C, 3 * E), x.dtype), np.zeros(3 * E, x.dtype), np.empty((E, O), x.dtype), np.zeros(O, x.dtype))
+        sums = [np.empty((C, 3 * E), x.dtype), np.zeros(3 * E, x.dtype), np.empty((E, O), x.dtype), np.zeros(O, x.dtype),
+                *np.zeros((2, C), x.dtype)]
         if x.dtype == np.float32:
-            backward[float](which, begin, end, dy, x, wq, wk, wv, wo, allowed, seeds, causal, dropout, qkv, a, l, da, dqkv,
-                            dx, *sums)
+            backward[float](which, begin, end, *arrays, *sums)
         else:
-            backward[double](which, begin, end, dy, x, wq, wk, wv, wo, allowed, seeds, causal, dropout, qkv, a, l, da, dqkv,
-                             dx, *sums)
+            backward[double](which, begin, end, *arrays, *sums)
         return sums
 
-    (dw, db, dwo, dbo), *others = in_steps(step, B, T, l.shape[1])
+    (dw, db, dwo, dbo, dscale, dshift), *others = in_steps(step, B, T, l.shape[1])
     for part_of_sums in others:
-        for total, array in zip((dw, db, dwo, dbo), part_of_sums):
+        for total, array in zip((dw, db, dwo, dbo, dscale, dshift), part_of_sums):
             total += array
     of_layers = []
     for i in range(3):
         part = slice(i * E, (i + 1) * E)
         of_layers += [dw[:, part], db[part] if has_b[i] else None]
-    return dx, *of_layers, dwo, dbo if has_b[3] else None, None, None
+    return (dx, *of_layers, dwo, dbo if has_b[3] else None, None, None, None if scale is None else dscale,
+            None if shift is None else dshift)
 
 
 def sequences(T):
@@ -97,29 +100,30 @@ cdef Heads heads_of(Py_ssize_t T, Py_ssize_t H, Py_ssize_t E, const uint8_t[:, :
     return of
 
 
-cdef const floating *shift(const floating[::1] b):
-    return &b[0] if b is not None else NULL
-
-
 cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, ::1] x, const floating[:, ::1] wq,
              const floating[::1] bq, const floating[:, ::1] wk, const floating[::1] bk, const floating[:, ::1] wv,
              const floating[::1] bv, const floating[:, ::1] wo, const floating[::1] bo, const uint8_t[:, ::1] mask,
-             const uint64_t[::1] seeds, bint causal, double dropout, floating[:, :, ::1] qkv, floating[:, :, ::1] a,
+             const uint64_t[::1] seeds, const floating[::1] scale, const floating[::1] shift, bint causal, double dropout,
+             double eps, floating[::1] mean, floating[::1] r, floating[:, :, ::1] qkv, floating[:, :, ::1] a,
              floating[:, :, ::1] l, floating[:, :, ::1] y):
     """Steps for the sequences begin ... end, if it is all of them; else for these rows, or heads."""
     cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]
-    cdef Py_ssize_t i, row, rows, next_begin
+    cdef Py_ssize_t i, n, row, rows, some, next_begin
     cdef Heads of = heads_of(T, H, E, mask, seeds, causal, dropout)
     cdef const floating *w[3]
     w[:] = [&wq[0, 0], &wk[0, 0], &wv[0, 0]]
     cdef const floating *b[3]
-    b[:] = [shift(bq), shift(bk), shift(bv)]
-    cdef const floating *b_out = shift(bo)
+    b[:] = [pointer(bq), pointer(bk), pointer(bv)]
+    cdef const floating *b_out = pointer(bo)
+    cdef const floating *s = pointer(scale)
+    cdef const floating *t = pointer(shift)
+    cdef const floating *left
     cdef floating *q = &qkv[0, 0, 0]
-    cdef Py_ssize_t sizes[5]
-    sizes[:] = [C * padded(E), C * padded(E), C * padded(E), E * padded(O), forward_room(T, of.D)]
-    cdef floating[::1] numbers = np.empty(lay_out(sizes, 5), np.float32 if floating is float else np.float64)
+    cdef Py_ssize_t sizes[6]
+    sizes[:] = [C * padded(E), C * padded(E), C * padded(E), E * padded(O), forward_room(T, of.D), ROWS * C]
+    cdef floating[::1] numbers = np.empty(lay_out(sizes, 6), np.float32 if floating is float else np.float64)
     cdef floating *room = aligned(&numbers[0])
+    cdef floating *u = room + sizes[5]                                      # of ROWS rows
     with nogil:
         if which & FIRST:
             for i in range(3):
@@ -130,25 +134,34 @@ cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, :
             next_begin = min(end, begin + max(1, ROWS // T)) if which == ALL else end
             row = begin * T if which == ALL else begin
             rows = (next_begin - begin) * T if which == ALL else end - begin
-            if which & FIRST:
+            n = row
+            while which & FIRST and n < row + rows:
+                some = min(ROWS, row + rows - n)
+                left = &x[0, 0, 0] + n * C
+                if s != NULL:
+                    normalise(left, some, C, s, t, eps, u, &mean[n], &r[n])                                     # (1)
+                    left = u
                 for i in range(3):
-                    product_large(rows, E, C, &x[0, 0, 0] + row * C, C, room + sizes[i],
-                                  q + row * 3 * E + i * E, 3 * E, False, b[i])                                  # (1) (2)
+                    product_large(some, E, C, left, C, room + sizes[i], q + n * 3 * E + i * E, 3 * E, False, b[i])  # (2) (3)
+                n += ROWS
             if which & HEADS:
                 forward_heads(&of, q, q + E, q + 2 * E, &a[0, 0, 0], &l[0, 0, 0], begin * H if which == ALL else begin,
-                              next_begin * H if which == ALL else end, room + sizes[4])                         # (3)
+                              next_begin * H if which == ALL else end, room + sizes[4])                         # (4)
             if which & LAST:
                 product_large(rows, O, E, &a[0, 0, 0] + row * E, E, room + sizes[3], &y[0, 0, 0] + row * O, O, False,
-                              b_out)                                                                            # (4)
+                              b_out)                                                                            # (5)
+                if s != NULL:
+                    add(&x[0, 0, 0] + row * C, rows * C, &y[0, 0, 0] + row * C)                                 # (5)
             begin = next_begin
 
 
 cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, ::1] dy, const floating[:, :, ::1] x,
               const floating[:, ::1] wq, const floating[:, ::1] wk, const floating[:, ::1] wv, const floating[:, ::1] wo,
-              const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
+              const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, const floating[::1] scale, const floating[::1] shift,
+              bint causal, double dropout, const floating[::1] mean, const floating[::1] r,
               const floating[:, :, ::1] qkv, const floating[:, :, ::1] a, const floating[:, :, ::1] l,
               floating[:, :, ::1] da, floating[:, :, ::1] dqkv, floating[:, :, ::1] dx, floating[:, ::1] dw,
-              floating[::1] db, floating[:, ::1] dwo, floating[::1] dbo):
+              floating[::1] db, floating[:, ::1] dwo, floating[::1] dbo, floating[::1] dscale, floating[::1] dshift):
     """Steps for the sequences begin ... end, if it is all of them: then da and dqkv have room for those that are taken at a
     time. Else for these rows, or heads."""
     cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]
@@ -159,13 +172,19 @@ cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, 
     w[:] = [&wq[0, 0], &wk[0, 0], &wv[0, 0]]
     cdef floating *d = &dqkv[0, 0, 0]
     cdef const floating *q
-    cdef Py_ssize_t sizes[7]
+    cdef const floating *s = pointer(scale)
+    cdef const floating *t = pointer(shift)
+    cdef const floating *left
+    cdef floating *to
+    cdef Py_ssize_t sizes[9]
     sizes[:] = [E * padded(C), E * padded(C), E * padded(C), O * padded(E), backward_room(T, of.D),
-                ROWS * padded(max(O, COLUMNS)), BLOCK * DEEP]
-    cdef floating[::1] numbers = np.empty(lay_out(sizes, 7), np.float32 if floating is float else np.float64)
+                ROWS * padded(max(O, COLUMNS)), BLOCK * DEEP, ROWS * C, ROWS * C]
+    cdef floating[::1] numbers = np.empty(lay_out(sizes, 9), np.float32 if floating is float else np.float64)
     cdef floating *room = aligned(&numbers[0])
     cdef floating *right = room + sizes[5]                                  # dy, then dqkv, of ROWS rows, packed
     cdef floating *few = room + sizes[6]
+    cdef floating *u = room + sizes[7]                                      # of ROWS rows
+    cdef floating *du = room + sizes[8]
     with nogil:
         if which & FIRST:
             pack_large(E, O, &wo[0, 0], 1, O, room + sizes[3])
@@ -179,34 +198,42 @@ cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, 
             here = 0 if which == ALL else begin                             # where these rows are in da and dqkv
             if which & FIRST:
                 product_large(rows, E, O, &dy[0, 0, 0] + row * O, O, room + sizes[3], &da[0, 0, 0] + here * E, E, False,
-                              <floating *> NULL)                                                                # (5)
+                              <floating *> NULL)                                                                # (6)
             if which == ALL:
                 some_heads = of_sequences(of, begin)
                 q = &qkv[0, 0, 0] + row * 3 * E
-                backward_heads(&some_heads, &da[0, 0, 0], q, q + E, q + 2 * E, &a[0, 0, 0] + row * E, &l[0, 0, 0] + begin * H * T,
-                               d, d + E, d + 2 * E, 0, (next_begin - begin) * H, room + sizes[4])               # (8)
+                backward_heads(&some_heads, &da[0, 0, 0], q, q + E, q + 2 * E, &a[0, 0, 0] + row * E,
+                               &l[0, 0, 0] + begin * H * T, d, d + E, d + 2 * E, 0, (next_begin - begin) * H,
+                               room + sizes[4])                                                                 # (9)
             elif which & HEADS:
                 q = &qkv[0, 0, 0]
                 backward_heads(&of, &da[0, 0, 0], q, q + E, q + 2 * E, &a[0, 0, 0], &l[0, 0, 0], d, d + E, d + 2 * E, begin,
-                               end, room + sizes[4])                                                            # (8)
+                               end, room + sizes[4])                                                            # (9)
             if which & LAST:
                 n = 0
                 while n < rows:
                     some = min(ROWS, rows - n)
                     more = begin > first or n > 0
-                    pack_summing(O, some, &dy[0, 0, 0] + (row + n) * O, O, right, &dbo[0])                      # (7)
+                    left, to = &x[0, 0, 0] + (row + n) * C, &dx[0, 0, 0] + (row + n) * C
+                    if s != NULL:
+                        normalise_again(left, some, C, s, t, &mean[row + n], &r[row + n], u)                    # (1)
+                        left, to = u, du
+                    pack_summing(O, some, &dy[0, 0, 0] + (row + n) * O, O, right, &dbo[0])                      # (8)
                     panels(E, O, some, &a[0, 0, 0] + (row + n) * E, 1, E, right, panel * some, &dwo[0, 0], O, more,
-                           few)                                                                                 # (6)
+                           few)                                                                                 # (7)
                     f = 0
                     while f < 3 * E:
                         columns = min(COLUMNS, 3 * E - f)
-                        pack_summing(columns, some, d + (here + n) * 3 * E + f, 3 * E, right, &db[f])           # (11)
-                        panels(C, columns, some, &x[0, 0, 0] + (row + n) * C, 1, C, right, panel * some, &dw[0, f], 3 * E,
-                               more, few)                                                                       # (10)
+                        pack_summing(columns, some, d + (here + n) * 3 * E + f, 3 * E, right, &db[f])           # (12)
+                        panels(C, columns, some, left, 1, C, right, panel * some, &dw[0, f], 3 * E, more, few)  # (11)
                         f += COLUMNS
                     for i in range(3):
-                        product_large(some, C, E, d + (here + n) * 3 * E + i * E, 3 * E, room + sizes[i],
-                                      &dx[0, 0, 0] + (row + n) * C, C, i > 0, <floating *> NULL)                # (9)
+                        product_large(some, C, E, d + (here + n) * 3 * E + i * E, 3 * E, room + sizes[i], to, C, i > 0,
+                                      <floating *> NULL)                                                        # (10)
+                    if s != NULL:
+                        normalise_backward(du, &x[0, 0, 0] + (row + n) * C, some, C, s, &mean[row + n], &r[row + n],
+                                           &dx[0, 0, 0] + (row + n) * C, &dscale[0], &dshift[0])                # (13)
+                        add(&dy[0, 0, 0] + (row + n) * C, some * C, &dx[0, 0, 0] + (row + n) * C)               # (13)
                     n += ROWS
             begin = next_begin
 

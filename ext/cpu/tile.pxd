@@ -54,6 +54,11 @@ cdef inline floating *aligned(floating *x) noexcept nogil:
     return <floating *> ((<uintptr_t> x + LINE - 1) // LINE * LINE)
 
 
+cdef inline const floating *pointer(const floating[::1] x) noexcept:
+    """Where the numbers of x are; NULL for None."""
+    return &x[0] if x is not None else NULL
+
+
 cdef inline long panel_columns(const floating *x) noexcept nogil:
     """The columns of a panel of numbers like x."""
     return PANEL_FLOAT if floating is float else PANEL_DOUBLE

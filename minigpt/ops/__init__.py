@@ -13,7 +13,8 @@ The letters, here and in every kernel:
 An operation takes Tensors, arrays and numbers, and gives a Tensor; minigpt/op.py says how. A reading order:
 elementwise, shape, reduce, matmul, linear, gelu, mlp, softmax, cross_entropy, embedding, layer_norm, attention,
 self_attention, philox, dropout, adamw; then what newer models use: rms_norm, rotary, relu_squared, experts; for generating,
-cached_attention and quantized_linear; for learning from what people prefer, log_probability; and what was before attention: rnn, lstm, conv2d.
+cached_attention and quantized_linear; for learning from what people prefer, log_probability; and what was before attention:
+rnn, lstm, conv2d.
 """
 from .adamw import adamw_step, gradient_norm
 from .attention import attention
@@ -47,5 +48,5 @@ __all__ = ["adamw_step", "add", "attention", "cached_attention", "clip", "concat
            "divide", "dropout", "embedding", "entropy", "exp", "experts", "fold_in", "gelu", "getitem",
            "gradient_norm", "layer_norm", "linear", "log", "log_probability", "log_softmax", "lstm", "matmul",
            "maximum", "mean", "minimum", "mlp", "multiply", "power", "quantized_linear", "relu", "relu_squared",
-           "reshape", "rms_norm", "rnn", "rotary", "self_attention", "sigmoid", "softmax", "softplus", "subtract", "sum", "tanh",
-           "transpose"]
+           "reshape", "rms_norm", "rnn", "rotary", "self_attention", "sigmoid", "softmax", "softplus", "subtract", "sum",
+           "tanh", "transpose"]

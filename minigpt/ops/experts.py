@@ -53,7 +53,7 @@ def experts_backward(dy, saved):
     for e, (R, (u, of_mlp)) in enumerate(zip(taken, kept)):
         dgate[R] = (dy[R] * u).sum(-1)                                      # (4)  (|R_e|,)
         du = gates[R][:, None] * dy[R]                                      # (5)  (|R_e|, O)
-        dx[R], dw1[e], _, dw2[e], _ = mlp_backward(du, of_mlp)              # (6)
+        dx[R], dw1[e], _, dw2[e], *_ = mlp_backward(du, of_mlp)              # (6)
     return dx.reshape(shape), dgate.reshape(gate.shape), dw1, dw2, None
 
 

@@ -1,54 +1,66 @@
 """self_attention: the part of a block in which positions look at each other, in one operation: three linear layers say what
 each position asks (q), answers to (k) and tells (v), attention mixes what is told, and a fourth layer writes the result.
 
-    (1)  q = x wq + bq                      x (B, T, C), wq (C, E), bq (E,) or None  ->  q (B, T, H, D), E = H D
-    (2)  k = x wk + bk,  v = x wv + bv      of the same shapes
-    (3)  a = attention(q, k, v)             (B, T, H, D), by the chapter attention, with mask, seeds, causal and dropout
-    (4)  y = a wo + bo                      wo (E, O), bo (O,) or None  ->  y (B, T, O)
+    (1)  u = x                              x (B, T, C); or, where a scale (C,) is given: u = layer_norm(x, scale, shift)
+    (2)  q = u wq + bq                      wq (C, E), bq (E,) or None  ->  q (B, T, H, D), E = H D
+    (3)  k = u wk + bk,  v = u wv + bv      of the same shapes
+    (4)  a = attention(q, k, v)             (B, T, H, D), by the chapter attention, with mask, seeds, causal and dropout
+    (5)  y = a wo + bo                      wo (E, O), bo (O,) or None  ->  y (B, T, O); with a scale, y = x + a wo + bo
 
-Backward, from the end, by the chapters linear and attention:
+With a scale it is a branch of a residual stream: it reads a normalised copy of the stream, and adds to it what it found.
 
-    (5)  da  = dy wo^T            (6)  dwo = a^T dy               (7)  dbo = sum over positions of dy
-    (8)  dq, dk, dv               from da, by the chapter attention
-    (9)  dx  = dq wq^T + dk wk^T + dv wv^T                        x was used three times
-    (10) dwq = x^T dq             (11) dbq = sum over positions of dq, and k and v alike
+Backward, from the end, by the chapters linear, attention and layer_norm:
+
+    (6)  da  = dy wo^T            (7)  dwo = a^T dy               (8)  dbo = sum over positions of dy
+    (9)  dq, dk, dv               from da, by the chapter attention
+    (10) du  = dq wq^T + dk wk^T + dv wv^T                        u was used three times
+    (11) dwq = u^T dq             (12) dbq = sum over positions of dq, and k and v alike
+    (13) dx  = du; or, of a branch, dy and what layer_norm's backward pass makes of du
 
 (bk is there by custom. It adds one number to all scores of a query, which softmax ignores: its gradient is zero.)
 
-As five operations it is the same, number by number. As one, a fast version takes a few sequences at a time through all of
-it, so that q, k, v, a and their gradients are used while they are in the cache.
+As several operations it is the same, number by number. As one, a fast version takes a few sequences at a time through all of
+it, so that u, q, k, v, a and their gradients are used while they are in the cache.
 Saved: x, the matrices, and q, k, v, a and l of attention. Cost: what its parts cost.
 """
 import numpy as np
 
 from ..op import op
 from .attention import attention_backward, attention_forward, check_options
+from .layer_norm import layer_norm_backward, layer_norm_forward
 from .linear import linear_backward, linear_forward
+from .mlp import check_branch
 
 
-def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, *, heads, causal=True, dropout=0.0):
+def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, scale=None, shift=None, *, heads,
+                           causal=True, dropout=0.0, eps=1e-5):
     B, T, _ = x.shape
+    u, of_norm = (x, None) if scale is None else layer_norm_forward(x, scale, shift, eps=eps)  # (1)  (B, T, C)
     layers = (wq, bq), (wk, bk), (wv, bv)
-    q, k, v = (linear_forward(x, w, b)[0].reshape(B, T, heads, -1) for w, b in layers)          # (1) (2)  (B, T, H, D)
-    a, of_attention = attention_forward(q, k, v, mask, seeds, causal=causal, dropout=dropout)   # (3)  (B, T, H, D)
-    a = a.reshape(B, T, -1)
-    y, of_output = linear_forward(a, wo, bo)                                                    # (4)  (B, T, O)
-    return y, (of_attention, of_output, [(x, w, b is not None, False) for w, b in layers])
+    q, k, v = (linear_forward(u, w, b)[0].reshape(B, T, heads, -1) for w, b in layers)          # (2) (3)  (B, T, H, D)
+    a, of_attention = attention_forward(q, k, v, mask, seeds, causal=causal, dropout=dropout)   # (4)  (B, T, H, D)
+    y, of_output = linear_forward(a.reshape(B, T, -1), wo, bo)                                  # (5)  (B, T, O)
+    of_layers = [(u, w, b is not None, False) for w, b in layers]
+    return y if scale is None else x + y, (of_attention, of_output, of_layers, of_norm)
 
 
 def self_attention_backward(dy, saved):
-    of_attention, of_output, of_layers = saved
-    da, dwo, dbo = linear_backward(dy, of_output)                                               # (5) (6) (7)
-    dqkv = attention_backward(da.reshape(of_attention[0].shape), of_attention)[:3]              # (8)  (B, T, H, D) each
-    dx, gradients = 0, []
+    of_attention, of_output, of_layers, of_norm = saved
+    da, dwo, dbo = linear_backward(dy, of_output)                                               # (6) (7) (8)
+    dqkv = attention_backward(da.reshape(of_attention[0].shape), of_attention)[:3]              # (9)  (B, T, H, D) each
+    du, gradients = 0, []
     for d, of_layer in zip(dqkv, of_layers):
-        dx_part, dw, db = linear_backward(d.reshape(da.shape), of_layer)                        # (10) (11)
-        dx = dx + dx_part                                                                       # (9)
+        du_part, dw, db = linear_backward(d.reshape(da.shape), of_layer)                        # (11) (12)
+        du = du + du_part                                                                       # (10)
         gradients += [dw, db]
-    return dx, *gradients, dwo, dbo, None, None
+    if of_norm is None:
+        return du, *gradients, dwo, dbo, None, None, None, None                                 # (13)
+    dx, dscale, dshift = layer_norm_backward(du, of_norm)
+    return dy + dx, *gradients, dwo, dbo, None, None, dscale, dshift                            # (13)
 
 
-def check(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, *, heads, causal=True, dropout=0.0):
+def check(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, scale=None, shift=None, *, heads, causal=True, dropout=0.0,
+          eps=1e-5):
     C, E = wq.shape
     shapes = [None if array is None else array.shape for array in (wq, bq, wk, bk, wv, bv, wo, bo)]
     if shapes[:6] != [(C, E), None if bq is None else (E,), (C, E), None if bk is None else (E,), (C, E),
@@ -61,6 +73,7 @@ def check(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, *, heads, ca
     if 0 in (*x.shape, E, wo.shape[1]):
         raise ValueError("self_attention: there are no positions, or a matrix has no numbers")
     check_options(x.shape[0], x.shape[1], mask, seeds, dropout)
+    check_branch("self_attention", C, wo.shape[1], scale, shift)
 
 
 def examples(rng):
@@ -78,6 +91,8 @@ def examples(rng):
     yield (*inputs(2, 5, 3, 6, 4), padding, seeds), {"heads": 3, "causal": False, "dropout": 0.3}
     yield (*inputs(2, 5, 7, 8, 6), padding), {"heads": 2, "causal": True}
     yield inputs(4, 70, 5, 18, 7), {"heads": 2}
+    yield (*inputs(2, 5, 6, 4, 6), None, None, rng.normal(size=6), rng.normal(size=6)), {"heads": 2, "eps": 1e-3}
+    yield (*inputs(3, 99, 7, 8, 7), None, None, rng.normal(size=7)), {"heads": 4}
 
 
 self_attention = op(self_attention_forward, self_attention_backward, examples, check)

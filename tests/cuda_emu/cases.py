@@ -54,6 +54,8 @@ def rows_and_matrices(rng):
         for activation, b in ("gelu", rng.normal(size=F)), ("relu_squared", None):
             w1, w2 = rng.normal(size=(C, F)) / C ** 0.5, rng.normal(size=(F, 3))
             yield (x, w1, b, w2, None if b is None else rng.normal(size=3)), {"activation": activation}
+            branch = rng.normal(size=(F, C)), None, rng.normal(size=C), None if b is None else rng.normal(size=C)
+            yield (x, w1, b, *branch), {"activation": activation}
 
 
 def tables_and_ids(rng):
@@ -96,7 +98,10 @@ def positions_and_layers(rng):
                   for array in (rng.normal(size=(n_in, n_out)) / n_in ** 0.5, rng.normal(size=n_out) if biased else None)]
         layers[3] = None                            # its gradient is nothing but rounding
         mask, seeds = rng.random((B, T)) < 0.7, rng.integers(2 ** 64, size=B, dtype=np.uint64)
-        yield (rng.normal(size=(B, T, C)), *layers, mask, seeds), {"heads": H, "causal": biased, "dropout": dropout}
+        constants = {"heads": H, "causal": biased, "dropout": dropout}
+        yield (rng.normal(size=(B, T, C)), *layers, mask, seeds), constants
+        layers[6:] = rng.normal(size=(E, C)), rng.normal(size=C)
+        yield (rng.normal(size=(B, T, C)), *layers, mask, seeds, rng.normal(size=C), rng.normal(size=C)), constants
 
 
 LARGE = {
