@@ -42,7 +42,7 @@ def add_lora(model, rank=4, alpha=8.0, layers=("query", "value"), trained=(), se
     """Put thin matrices beside each linear layer of the model that has one of these names, and freeze all other parameters
     but those whose names begin with one of `trained`. Returns the model; merge_lora takes it back.
 
-    It is for layers that are called, as those of attention: an MLP hands its matrices to one operation (ops/mlp.py)."""
+    Attention and an MLP, which hand the matrices of their layers to one operation, call a layer that has thin ones."""
     rng, dtype = np.random.default_rng(seed), model.flat.data.dtype
     places = [place for place in places_of(model, Linear) if place[1] in layers]
     if not places or rank < 1:

@@ -235,8 +235,8 @@ class MultiHeadAttention(Module):
         own_seeds = None if seeds is None else fold_in(seeds, n=0)
         layers = self.query, self.key, self.value, self.output
         if cache is None and memory is None and as_one(x, *layers):
-            arrays, (scale_and_shift, eps) = [array for layer in layers for array in (layer.w, layer.b)], of_norm(norm)
-            return self_attention(x, *arrays, mask, own_seeds, *scale_and_shift, heads=self.heads, **options, **eps)
+            arrays, (scale, shift, eps) = [array for layer in layers for array in (layer.w, layer.b)], of_norm(norm)
+            return self_attention(x, *arrays, mask, own_seeds, scale, shift, heads=self.heads, eps=eps, **options)
         if norm is not None:
             return x + self.forward(norm(x), cache, seeds, mask, memory)
         seen = x if memory is None else memory
@@ -255,8 +255,8 @@ def as_one(x, *layers):
 
 
 def of_norm(norm):
-    """What an operation takes of a LayerNorm that it begins with: (its scale and shift, its constants); or of None."""
-    return ((None, None), {}) if norm is None else ((norm.w, norm.b), {"eps": norm.eps})
+    """What an operation takes of a LayerNorm that it begins with: (scale, shift, eps). None: it begins with none."""
+    return (None, None, 0.0) if norm is None else (norm.w, norm.b, norm.eps)
 
 
 class MLP(Module):
@@ -272,8 +272,8 @@ class MLP(Module):
 
     def forward(self, x, norm=None):
         if self.approximate and as_one(x, self.expand, self.output):
-            scale_and_shift, eps = of_norm(norm)
-            return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b, *scale_and_shift, **eps)
+            scale, shift, eps = of_norm(norm)
+            return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b, scale, shift, eps=eps)
         if norm is not None:
             return x + self.forward(norm(x))
         return self.output(gelu(self.expand(x), approximate=self.approximate))

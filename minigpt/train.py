@@ -247,8 +247,8 @@ def micro_batch_size(settings, workers, ranks=1):
     """
     if settings.batch_size < workers and ranks == 1:
         return settings.micro_batch or settings.batch_size
-    most, share = CACHED if settings.device == "cpu" else settings.batch_size, -(-settings.batch_size // workers)
-    return settings.micro_batch or -(-share // -(-share // most))
+    most, share = CACHED if settings.device == "cpu" else settings.batch_size, math.ceil(settings.batch_size / workers)
+    return settings.micro_batch or math.ceil(share / math.ceil(share / most))
 
 
 def learning_rate(settings, step):

@@ -37,8 +37,8 @@ def gpu_memory():
 def products(workers, config, settings):
     """The matrix products of all linear layers of one step, forward (1), backward (2) and (3) of ops/linear.py.
 
-    By the kernel that the step runs, in the order of the step, and each layer with arrays of its own: as in a step, what
-    the backward pass needs was written long before it.
+    By linear's kernel, whose products (ext/cpu/tile.h) are those of all operations; in the order of the step, and each layer
+    with arrays of its own: as in a step, what the backward pass needs was written long before it.
     """
     C, size = config.width, micro_batch_size(settings, workers.number)
     shapes = ([(C, C)] * 4 + [(C, 4 * C), (4 * C, C)]) * config.layers + [(C, config.vocabulary_size)]

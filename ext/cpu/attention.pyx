@@ -3,32 +3,32 @@ import numpy as np
 from cython cimport floating
 from libc.stdint cimport uint8_t, uint64_t
 
-from heads cimport Heads, backward_heads, backward_room, forward_heads, forward_room
+from heads cimport Heads, backward_heads, backward_room, forward_heads, forward_room, heads_of
 from minigpt.kernels.cpu import each_part
 
 
 def attention_forward(q, k, v, mask=None, seeds=None, *, bint causal=True, double dropout=0.0):
     B, T, H, D = q.shape
     y, l = np.empty_like(q), np.empty((B, H, T), q.dtype)
-    allowed, seeds_used, share = seen_and_kept(mask, seeds, dropout)
+    allowed = None if mask is None else mask.view(np.uint8)
 
     def heads(begin, end):
         room = np.empty(forward_room(k.shape[1], D), q.dtype)
         if q.dtype == np.float32:
-            forward[float](q, k, v, allowed, seeds_used, causal, share, y, l, begin, end, room)
+            forward[float](q, k, v, allowed, seeds, causal, dropout, y, l, begin, end, room)
         else:
-            forward[double](q, k, v, allowed, seeds_used, causal, share, y, l, begin, end, room)
+            forward[double](q, k, v, allowed, seeds, causal, dropout, y, l, begin, end, room)
 
     each_part(heads, B * H, 1)
-    return y, (q, k, v, y, l, allowed, seeds_used, causal, share)
+    return y, (q, k, v, y, l, allowed, seeds, causal, dropout)
 
 
 def attention_backward(dy, saved):
-    q, k, v, y, l, allowed, seeds_used, causal, share = saved
+    q, k, v, y, l, allowed, seeds, causal, dropout = saved
     dq, dk, dv = np.empty_like(q), np.empty_like(k), np.empty_like(v)
 
     def heads(begin, end):
-        arrays = dy, q, k, v, y, l, allowed, seeds_used, causal, share, dq, dk, dv, begin, end
+        arrays = dy, q, k, v, y, l, allowed, seeds, causal, dropout, dq, dk, dv, begin, end
         room = np.empty(backward_room(k.shape[1], k.shape[3]), q.dtype)
         if q.dtype == np.float32:
             backward[float](*arrays, room)
@@ -39,26 +39,11 @@ def attention_backward(dy, saved):
     return dq, dk, dv, None, None
 
 
-def seen_and_kept(mask, seeds, dropout):
-    """mask and seeds as arrays, None where they do nothing, and the share that is dropped."""
-    dropping = seeds is not None and dropout > 0
-    return None if mask is None else mask.view(np.uint8), seeds if dropping else None, dropout if dropping else 0.0
-
-
-cdef Heads heads_of(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k, const uint8_t[:, ::1] mask,
-                    const uint64_t[::1] seeds, bint causal, double dropout):
-    cdef Heads of
-    of.T, of.S, of.H, of.D, of.row = q.shape[1], k.shape[1], q.shape[2], q.shape[3], q.shape[2] * q.shape[3]
-    of.mask = &mask[0, 0] if mask is not None else NULL
-    of.seeds = &seeds[0] if seeds is not None else NULL
-    of.causal, of.dropout = causal, dropout
-    return of
-
-
 cdef void forward(const floating[:, :, :, ::1] q, const floating[:, :, :, ::1] k, const floating[:, :, :, ::1] v,
                   const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
                   floating[:, :, :, ::1] y, floating[:, :, ::1] l, Py_ssize_t begin, Py_ssize_t end, floating[::1] room):
-    cdef Heads of = heads_of(q, k, mask, seeds, causal, dropout)
+    cdef Py_ssize_t T = q.shape[1], H = q.shape[2], D = q.shape[3]
+    cdef Heads of = heads_of(T, k.shape[1], H, D, H * D, mask, seeds, causal, dropout)
     if of.S == 0 or of.D == 0:
         y[...] = 0
         l[...] = 0
@@ -72,7 +57,8 @@ cdef void backward(const floating[:, :, :, ::1] dy, const floating[:, :, :, ::1]
                    const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, bint causal, double dropout,
                    floating[:, :, :, ::1] dq, floating[:, :, :, ::1] dk, floating[:, :, :, ::1] dv,
                    Py_ssize_t begin, Py_ssize_t end, floating[::1] room):
-    cdef Heads of = heads_of(q, k, mask, seeds, causal, dropout)
+    cdef Py_ssize_t T = q.shape[1], H = q.shape[2], D = q.shape[3]
+    cdef Heads of = heads_of(T, k.shape[1], H, D, H * D, mask, seeds, causal, dropout)
     if of.S == 0 or of.D == 0:
         dq[...] = 0
         return

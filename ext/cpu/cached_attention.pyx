@@ -9,7 +9,7 @@ from libc.math cimport sqrt
 from libc.stdint cimport int64_t
 
 from minigpt.kernels.cpu.pool cimport Task, run, threads_now
-from vectorised cimport exponentials, largest
+from vectorised cimport dot, exponentials, largest
 
 cdef enum:
     ENOUGH = 1 << 15                                # multiplications that are worth sharing
@@ -98,11 +98,3 @@ cdef void heads_of_one(const Work *w, long part, floating *of_this_type) noexcep
                 share = scores[h * w.longest + s]
                 for d in range(w.D):
                     y[h * w.D + d] += share * row[h * w.D + d]              # (3)
-
-
-cdef inline floating dot(const floating *a, const floating *b, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef floating total = 0
-    for i in range(n):
-        total += a[i] * b[i]
-    return total

@@ -3,7 +3,6 @@ import numpy as np
 from cython cimport floating
 from libc.math cimport log
 
-from gil cimport PyThreadState, release, take_back
 from vectorised cimport exponentials, largest, sum_of_exponentials
 
 
@@ -36,29 +35,27 @@ cdef double forward(const floating[:, ::1] x, const long long[::1] t, floating[:
     cdef Py_ssize_t n, v, N = x.shape[0], V = x.shape[1]
     cdef floating m
     cdef double loss = 0
-    cdef PyThreadState *state = release(N * V)
-    for n in range(N):
-        if t[n] < 0:
-            continue
-        m = largest(&x[n, 0], V)
-        l[n] = m + <floating> log(sum_of_exponentials(&x[n, 0], V, m))      # (1)
-        loss += l[n] - x[n, t[n]]                                       # (2)
-    take_back(state)
-    return loss
+    with nogil:
+        for n in range(N):
+            if t[n] < 0:
+                continue
+            m = largest(&x[n, 0], V)
+            l[n] = m + <floating> log(sum_of_exponentials(&x[n, 0], V, m))      # (1)
+            loss += l[n] - x[n, t[n]]                                       # (2)
+        return loss
 
 
 cdef void backward(const floating[:, ::1] x, const floating[::1] l, const long long[::1] t, double scale,
                    floating[:, ::1] dx):
     cdef Py_ssize_t n, v, N = x.shape[0], V = x.shape[1]
     cdef floating s = <floating> scale
-    cdef PyThreadState *state = release(N * V)
-    for n in range(N):
-        if t[n] < 0:
+    with nogil:
+        for n in range(N):
+            if t[n] < 0:
+                for v in range(V):
+                    dx[n, v] = 0
+                continue
+            exponentials(&x[n, 0], V, <floating> 1, l[n], &dx[n, 0])        # (3)
             for v in range(V):
-                dx[n, v] = 0
-            continue
-        exponentials(&x[n, 0], V, <floating> 1, l[n], &dx[n, 0])        # (3)
-        for v in range(V):
-            dx[n, v] *= s                                               # (3)
-        dx[n, t[n]] -= s                                                # (3)
-    take_back(state)
+                dx[n, v] *= s                                               # (3)
+            dx[n, t[n]] -= s                                                # (3)

@@ -6,8 +6,6 @@ import numpy as np
 from cython cimport floating
 from libc.string cimport memcpy
 
-from gil cimport PyThreadState, release, take_back
-
 
 def embedding_forward(w, ids):
     C = w.shape[1]
@@ -32,16 +30,14 @@ def embedding_backward(dy, saved):
 
 cdef void forward(const floating[:, ::1] w, const long long[::1] ids, floating[:, ::1] y):
     cdef Py_ssize_t n, N = ids.shape[0], C = w.shape[1]
-    cdef PyThreadState *state = release(N * C)
-    for n in range(N):
-        memcpy(&y[n, 0], &w[ids[n], 0], C * sizeof(floating))           # (1)
-    take_back(state)
+    with nogil:
+        for n in range(N):
+            memcpy(&y[n, 0], &w[ids[n], 0], C * sizeof(floating))           # (1)
 
 
 cdef void backward(const floating[:, ::1] dy, const long long[::1] ids, floating[:, ::1] dw):
     cdef Py_ssize_t n, c, N = ids.shape[0], C = dw.shape[1]
-    cdef PyThreadState *state = release(N * C)
-    for n in range(N):
-        for c in range(C):
-            dw[ids[n], c] += dy[n, c]                                   # (2)
-    take_back(state)
+    with nogil:
+        for n in range(N):
+            for c in range(C):
+                dw[ids[n], c] += dy[n, c]                                   # (2)

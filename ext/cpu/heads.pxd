@@ -19,6 +19,7 @@ from libc.string cimport memset
 
 from philox_words cimport words_of_columns
 from tile cimport LINE, aligned, pack, padded, panel_columns, panels
+from vectorised cimport dot
 
 cdef extern from "columns.h" nogil:
     enum: LANES                                     # queries whose softmax runs side by side
@@ -39,6 +40,17 @@ cdef struct Heads:
     const uint64_t *seeds                           # (B,): dropout's; NULL: without
     bint causal
     double dropout
+
+
+cdef inline Heads heads_of(Py_ssize_t T, Py_ssize_t S, Py_ssize_t H, Py_ssize_t D, Py_ssize_t row, const uint8_t[:, ::1] mask,
+                           const uint64_t[::1] seeds, bint causal, double dropout) noexcept:
+    """mask and seeds may be None; without dropout seeds do nothing."""
+    cdef Heads of
+    of.T, of.S, of.H, of.D, of.row = T, S, H, D, row
+    of.mask = &mask[0, 0] if mask is not None else NULL
+    of.seeds = &seeds[0] if seeds is not None and dropout > 0 else NULL
+    of.causal, of.dropout = causal, dropout
+    return of
 
 
 cdef inline Py_ssize_t forward_room(Py_ssize_t S, Py_ssize_t D) noexcept nogil:
@@ -89,7 +101,7 @@ cdef inline void forward_head(const Heads *of, Py_ssize_t b, Py_ssize_t h, const
     cdef floating *nothing = NULL
     cdef floating l_of_block[COLUMNS]
     cdef floating *vs = aligned(room)                                       # V as panels, (S, D)
-    cdef floating *qt = vs + S * padded(D)                       # of a block: Q^T as panels, (D, COLUMNS)
+    cdef floating *qt = vs + S * padded(D)                                  # of a block: Q^T as panels, (D, COLUMNS)
     cdef floating *p = qt + D * COLUMNS                                     # X^T, then P^T, (S, COLUMNS)
     cdef floating *M = p + S * COLUMNS                                      # of LANES queries: dropout's mask, (S, LANES)
     pack(D, S, v, row, 1, vs)
@@ -131,7 +143,7 @@ cdef inline void backward_head(const Heads *of, Py_ssize_t b, Py_ssize_t h, cons
     cdef floating l_of_block[COLUMNS]
     cdef floating c[COLUMNS]
     cdef floating *ks = aligned(room)                                       # K as panels, (S, D)
-    cdef floating *qt = ks + S * padded(D)                       # of a block: Q^T and dY^T, (D, COLUMNS)
+    cdef floating *qt = ks + S * padded(D)                                  # of a block: Q^T and dY^T, (D, COLUMNS)
     cdef floating *dyt = qt + D * COLUMNS
     cdef floating *qs = dyt + D * COLUMNS                                   # Q and dY, (COLUMNS, D), all four as panels
     cdef floating *dys = qs + padded(D) * COLUMNS
@@ -237,14 +249,6 @@ cdef inline void clear(floating *x, Py_ssize_t n, Py_ssize_t S) noexcept nogil:
     for s in range(n, min(S, n + STRIP)):
         for i in range(LANES):
             x[s * COLUMNS + i] = 0
-
-
-cdef inline floating dot(const floating *a, const floating *b, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    cdef floating total = 0
-    for i in range(n):
-        total += a[i] * b[i]
-    return total
 
 
 cdef inline void draw(uint64_t seed, Py_ssize_t h, Py_ssize_t t, Py_ssize_t n, double dropout, floating *M) noexcept nogil:

@@ -2,8 +2,8 @@
 import numpy as np
 from cython cimport floating
 
-from gil cimport PyThreadState, release, take_back
 from norm cimport normalise, normalise_backward
+from tile cimport pointer
 
 
 def layer_norm_forward(x, w, b=None, *, double eps=1e-5):
@@ -31,16 +31,14 @@ def layer_norm_backward(dy, saved):
 cdef void forward(const floating[:, ::1] x, const floating[::1] w, const floating[::1] b, double eps,
                   floating[:, ::1] y, floating[::1] mean, floating[::1] r):
     cdef Py_ssize_t N = x.shape[0], C = x.shape[1]
-    cdef const floating *shift = &b[0] if b is not None else NULL
-    cdef PyThreadState *state = release(N * C)
-    normalise(&x[0, 0], N, C, &w[0], shift, eps, &y[0, 0], &mean[0], &r[0])
-    take_back(state)
+    cdef const floating *shift = pointer(b)
+    with nogil:
+        normalise(&x[0, 0], N, C, &w[0], shift, eps, &y[0, 0], &mean[0], &r[0])
 
 
 cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] w,
                    const floating[::1] mean, const floating[::1] r,
                    floating[:, ::1] dx, floating[::1] dw, floating[::1] db):
     cdef Py_ssize_t N = x.shape[0], C = x.shape[1]
-    cdef PyThreadState *state = release(N * C)
-    normalise_backward(&dy[0, 0], &x[0, 0], N, C, &w[0], &mean[0], &r[0], &dx[0, 0], &dw[0], &db[0])
-    take_back(state)
+    with nogil:
+        normalise_backward(&dy[0, 0], &x[0, 0], N, C, &w[0], &mean[0], &r[0], &dx[0, 0], &dw[0], &db[0])

@@ -11,6 +11,7 @@ from cython cimport floating
 from minigpt.kernels.cpu import each_part
 from minigpt.kernels.cpu.pool cimport Task, run, threads_now
 from tile cimport product, workspace
+from vectorised cimport add
 
 cdef extern from "few_rows.h" nogil:
     enum: FEW
@@ -142,9 +143,3 @@ cdef backward_w(const floating[:, ::1] dy, const floating[:, ::1] x, bint transp
         else:
             product(end - begin, n_out, N, &x[0, begin], 1, n_in, &dy[0, 0], n_out, 1, &dw[begin, 0], NULL, sums,
                     work)                                                                                   # (3) (4)
-
-
-cdef inline void add(const floating *x, long n, floating *to) noexcept nogil:
-    cdef long i
-    for i in range(n):
-        to[i] += x[i]

@@ -8,9 +8,10 @@ from cython cimport floating
 
 from minigpt.kernels.cpu import each_part
 from activations cimport gelu, relu_squared
-from norm cimport add, normalise, normalise_again, normalise_backward
+from norm cimport normalise, normalise_again, normalise_backward
 from tile cimport (BLOCK, DEEP, aligned, lay_out, pack_large, pack_summing, padded, panel_columns, panels, pointer,
                    product_large)
+from vectorised cimport add
 
 cdef enum:
     ROWS = 192                                      # of a block: sixteen tiles; 96 is as fast at width 128, 3% slower at 384

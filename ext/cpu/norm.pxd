@@ -68,10 +68,3 @@ cdef inline void normalise_backward(const floating *dy, const floating *x, Py_ss
         for c in range(C):
             xhat = (x_n[c] - m) * scale
             dx_n[c] = scale * (dy_n[c] * w[c] - mean_dxh - xhat * mean_dxh_xhat)    # (7)
-
-
-cdef inline void add(const floating *x, Py_ssize_t n, floating *to) noexcept nogil:
-    """The n numbers x, added to those at `to`."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        to[i] += x[i]

@@ -3,8 +3,6 @@ import numpy as np
 from cython cimport floating
 from libc.math cimport sqrt
 
-from gil cimport PyThreadState, release, take_back
-
 
 def rms_norm_forward(x, w=None, *, double eps=1e-6):
     C = x.shape[x.ndim - 1]
@@ -31,20 +29,19 @@ cdef void forward(const floating[:, ::1] x, const floating[::1] w, double eps, f
     cdef Py_ssize_t n, c, N = x.shape[0], C = x.shape[1]
     cdef bint scaled = w is not None
     cdef floating squares, scale
-    cdef PyThreadState *state = release(N * C)
-    for n in range(N):
-        squares = 0
-        for c in range(C):
-            squares += x[n, c] * x[n, c]
-        scale = <floating> (1 / sqrt(squares / C + eps))            # (1)
-        r[n] = scale
-        if scaled:
+    with nogil:
+        for n in range(N):
+            squares = 0
             for c in range(C):
-                y[n, c] = x[n, c] * scale * w[c]                    # (2) (3)
-        else:
-            for c in range(C):
-                y[n, c] = x[n, c] * scale                           # (2)
-    take_back(state)
+                squares += x[n, c] * x[n, c]
+            scale = <floating> (1 / sqrt(squares / C + eps))            # (1)
+            r[n] = scale
+            if scaled:
+                for c in range(C):
+                    y[n, c] = x[n, c] * scale * w[c]                    # (2) (3)
+            else:
+                for c in range(C):
+                    y[n, c] = x[n, c] * scale                           # (2)
 
 
 cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] x, const floating[::1] w, const floating[::1] r,
@@ -52,20 +49,19 @@ cdef void backward(const floating[:, ::1] dy, const floating[:, ::1] x, const fl
     cdef Py_ssize_t n, c, N = x.shape[0], C = x.shape[1]
     cdef bint scaled = w is not None
     cdef floating scale, mean
-    cdef PyThreadState *state = release(N * C)
-    for n in range(N):
-        scale = r[n]
-        mean = 0
-        if scaled:
+    with nogil:
+        for n in range(N):
+            scale = r[n]
+            mean = 0
+            if scaled:
+                for c in range(C):
+                    dw[c] += dy[n, c] * x[n, c] * scale                 # (4)
+                    dx[n, c] = dy[n, c] * w[c]                          # (5)
+                    mean += dx[n, c] * x[n, c]
+            else:
+                for c in range(C):
+                    dx[n, c] = dy[n, c]                                 # (5)
+                    mean += dx[n, c] * x[n, c]
+            mean *= scale * scale / C
             for c in range(C):
-                dw[c] += dy[n, c] * x[n, c] * scale                 # (4)
-                dx[n, c] = dy[n, c] * w[c]                          # (5)
-                mean += dx[n, c] * x[n, c]
-        else:
-            for c in range(C):
-                dx[n, c] = dy[n, c]                                 # (5)
-                mean += dx[n, c] * x[n, c]
-        mean *= scale * scale / C
-        for c in range(C):
-            dx[n, c] = scale * (dx[n, c] - x[n, c] * mean)          # (6)
-    take_back(state)
+                dx[n, c] = scale * (dx[n, c] - x[n, c] * mean)          # (6)

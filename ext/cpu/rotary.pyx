@@ -4,8 +4,6 @@ from functools import lru_cache
 import numpy as np
 from cython cimport floating
 
-from gil cimport PyThreadState, release, take_back
-
 
 @lru_cache(maxsize=16)
 def angles(T, D, begin, base, dtype):
@@ -41,14 +39,13 @@ cdef void turn(const floating[:, :, :, ::1] x, const floating[:, :, ::1] cos,
     cdef floating s = sign
     cdef const floating *p
     cdef floating *q
-    cdef PyThreadState *state = release(x.shape[0] * x.shape[1] * x.shape[2] * 2 * half)
-    for b in range(x.shape[0]):
-        own = b if cos.shape[0] > 1 else 0
-        for t in range(x.shape[1]):
-            for h in range(x.shape[2]):
-                p = &x[b, t, h, 0]
-                q = &y[b, t, h, 0]
-                for i in range(half):
-                    q[i] = p[i] * cos[own, t, i] + s * p[half + i] * sin[own, t, i]               # (2) (4)
-                    q[half + i] = p[half + i] * cos[own, t, i] - s * p[i] * sin[own, t, i]        # (3) (5)
-    take_back(state)
+    with nogil:
+        for b in range(x.shape[0]):
+            own = b if cos.shape[0] > 1 else 0
+            for t in range(x.shape[1]):
+                for h in range(x.shape[2]):
+                    p = &x[b, t, h, 0]
+                    q = &y[b, t, h, 0]
+                    for i in range(half):
+                        q[i] = p[i] * cos[own, t, i] + s * p[half + i] * sin[own, t, i]               # (2) (4)
+                        q[half + i] = p[half + i] * cos[own, t, i] - s * p[i] * sin[own, t, i]        # (3) (5)

@@ -8,11 +8,12 @@ import numpy as np
 from cython cimport floating
 from libc.stdint cimport uint8_t, uint64_t
 
-from heads cimport Heads, backward_heads, backward_room, forward_heads, forward_room
+from heads cimport Heads, backward_heads, backward_room, forward_heads, forward_room, heads_of
 from minigpt.kernels.cpu import each_part, sharing
-from norm cimport add, normalise, normalise_again, normalise_backward
+from norm cimport normalise, normalise_again, normalise_backward
 from tile cimport (BLOCK, DEEP, aligned, lay_out, pack_large, pack_summing, padded, panel_columns, panels, pointer,
                    product_large)
+from vectorised cimport add
 
 cdef enum:
     ROWS = 192                                      # positions that are taken at a time, where sequences are shorter
@@ -27,11 +28,10 @@ def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=N
                            bint causal=True, double dropout=0.0, double eps=1e-5):
     B, T, C = x.shape
     E, O = wo.shape
-    dropping = seeds is not None and dropout > 0
-    allowed, seeds_used = None if mask is None else mask.view(np.uint8), seeds if dropping else None
+    allowed = None if mask is None else mask.view(np.uint8)
     qkv, a, l = (np.empty(shape, x.dtype) for shape in ((B, T, 3 * E), (B, T, E), (B, heads, T)))
     y, (mean, r) = np.empty((B, T, O), x.dtype), np.empty((2, B * T), x.dtype)
-    arrays = (x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds_used, scale, shift, causal, dropout, eps, mean, r, qkv, a, l, y)
+    arrays = (x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds, scale, shift, causal, dropout, eps, mean, r, qkv, a, l, y)
 
     def step(which, begin, end):
         if x.dtype == np.float32:
@@ -41,7 +41,7 @@ def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=N
 
     in_steps(step, B, T, heads)
     has_b = [b is not None for b in (bq, bk, bv, bo)]
-    return y, (x, wq, wk, wv, wo, has_b, allowed, seeds_used, scale, shift, causal, dropout, mean, r, qkv, a, l)
+    return y, (x, wq, wk, wv, wo, has_b, allowed, seeds, scale, shift, causal, dropout, mean, r, qkv, a, l)
 
 
 def self_attention_backward(dy, saved):
@@ -51,7 +51,6 @@ def self_attention_backward(dy, saved):
     dx = np.empty_like(x)
     block = B if sharing.get() else min(B, sequences(T))
     da, dqkv = np.empty((block, T, E), x.dtype), np.empty((block, T, 3 * E), x.dtype)
-
     arrays = dy, x, wq, wk, wv, wo, allowed, seeds, scale, shift, causal, dropout, mean, r, qkv, a, l, da, dqkv, dx
 
     def step(which, begin, end):
@@ -75,7 +74,7 @@ def self_attention_backward(dy, saved):
             None if shift is None else dshift)
 
 
-def sequences(T):
+cdef inline Py_ssize_t sequences(Py_ssize_t T) noexcept nogil:
     """How many sequences are taken at a time."""
     return max(1, ROWS // T)
 
@@ -90,16 +89,6 @@ def in_steps(step, B, T, H):
     return each_part(lambda begin, end: step(LAST, begin, end), B * T, ROWS)
 
 
-cdef Heads heads_of(Py_ssize_t T, Py_ssize_t H, Py_ssize_t E, const uint8_t[:, ::1] mask, const uint64_t[::1] seeds,
-                    bint causal, double dropout):
-    cdef Heads of
-    of.T, of.S, of.H, of.D, of.row = T, T, H, E // H, 3 * E
-    of.mask = &mask[0, 0] if mask is not None else NULL
-    of.seeds = &seeds[0] if seeds is not None else NULL
-    of.causal, of.dropout = causal, dropout
-    return of
-
-
 cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, ::1] x, const floating[:, ::1] wq,
              const floating[::1] bq, const floating[:, ::1] wk, const floating[::1] bk, const floating[:, ::1] wv,
              const floating[::1] bv, const floating[:, ::1] wo, const floating[::1] bo, const uint8_t[:, ::1] mask,
@@ -109,7 +98,7 @@ cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, :
     """Steps for the sequences begin ... end, if it is all of them; else for these rows, or heads."""
     cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]
     cdef Py_ssize_t i, n, row, rows, some, next_begin
-    cdef Heads of = heads_of(T, H, E, mask, seeds, causal, dropout)
+    cdef Heads of = heads_of(T, T, H, E // H, 3 * E, mask, seeds, causal, dropout)
     cdef const floating *w[3]
     w[:] = [&wq[0, 0], &wk[0, 0], &wv[0, 0]]
     cdef const floating *b[3]
@@ -131,7 +120,7 @@ cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, :
         if which & LAST:
             pack_large(O, E, &wo[0, 0], O, 1, room + sizes[3])
         while begin < end:
-            next_begin = min(end, begin + max(1, ROWS // T)) if which == ALL else end
+            next_begin = min(end, begin + sequences(T)) if which == ALL else end
             row = begin * T if which == ALL else begin
             rows = (next_begin - begin) * T if which == ALL else end - begin
             n = row
@@ -167,7 +156,7 @@ cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, 
     cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]
     cdef Py_ssize_t i, f, n, row, rows, here, some, columns, next_begin, first = begin, panel = panel_columns(&dx[0, 0, 0])
     cdef bint more
-    cdef Heads some_heads, of = heads_of(T, H, E, mask, seeds, causal, dropout)
+    cdef Heads some_heads, of = heads_of(T, T, H, E // H, 3 * E, mask, seeds, causal, dropout)
     cdef const floating *w[3]
     w[:] = [&wq[0, 0], &wk[0, 0], &wv[0, 0]]
     cdef floating *d = &dqkv[0, 0, 0]
@@ -192,7 +181,7 @@ cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, 
             for i in range(3):
                 pack_large(C, E, w[i], 1, E, room + sizes[i])
         while begin < end:
-            next_begin = min(end, begin + max(1, ROWS // T)) if which == ALL else end
+            next_begin = min(end, begin + sequences(T)) if which == ALL else end
             row = begin * T if which == ALL else begin
             rows = (next_begin - begin) * T if which == ALL else end - begin
             here = 0 if which == ALL else begin                             # where these rows are in da and dqkv

@@ -3,8 +3,8 @@
  *     product(m, n, k, a, a_row, a_col, b, b_row, b_col, c, bias, sums, work):   c = a b + bias
  *
  * a is m x k, element (i, p) at a[i * a_row + p * a_col], one of the two strides being 1: so a transpose is read by exchanging
- * them. b is k x n likewise, c is m x n and contiguous. bias (n) or NULL is added to each row. sums (n) or NULL: the sum over the rows of b
- * is added to it, as b passes by anyway (not where b is a transpose). work: workspace().
+ * them. b is k x n likewise, c is m x n and contiguous. bias (n) or NULL is added to each row. sums (n) or NULL: the sum over
+ * the rows of b is added to it, as b passes by anyway (not where b is a transpose). work: workspace().
  *
  * It is made of two steps, which attention takes one by one. `pack` copies b into panels: columns side by side, as many as
  * a tile is wide (PANEL), row after row; then the next panel, the last one filled up with zeros. `panels` multiplies:

@@ -6,6 +6,8 @@ cdef extern from "tile.h" nogil:
     enum:
         PANEL_FLOAT
         PANEL_DOUBLE
+        BLOCK                                       # rows of the left side that are copied at a time
+        DEEP                                        # the longest row of a tile that is packed
     void *workspace()
     void pack_float(long n, long k, const float *b, long b_row, long b_col, float *to, float *sums)
     void pack_double(long n, long k, const double *b, long b_row, long b_col, double *to, double *sums)
@@ -26,8 +28,6 @@ cdef extern from "tile.h" nogil:
 
 
 cdef enum:
-    BLOCK = 96                                      # of tile.h: rows of the left side that it copies at a time
-    DEEP = 384                                      # of tile.h: the longest row of a tile that it packs
     WIDEST = 32                                     # columns of the widest panel
     LINE = 64                                       # bytes that the cache moves at a time
 

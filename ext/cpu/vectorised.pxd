@@ -1,4 +1,5 @@
-"""For both float types: exponential(x) and root(x) of a number; largest, exponentials, sum_of_exponentials of n in a row."""
+"""For both float types: exponential(x) and root(x) of a number; of n in a row largest, exponentials, sum_of_exponentials, add
+and dot."""
 from cython cimport floating
 from libc.math cimport sqrt, sqrtf
 
@@ -50,3 +51,18 @@ cdef inline floating largest(const floating *x, Py_ssize_t n) noexcept nogil:
         return max_float(x, n)
     else:
         return max_double(x, n)
+
+
+cdef inline void add(const floating *x, Py_ssize_t n, floating *to) noexcept nogil:
+    """The n numbers x, added to those at `to`."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        to[i] += x[i]
+
+
+cdef inline floating dot(const floating *a, const floating *b, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef floating total = 0
+    for i in range(n):
+        total += a[i] * b[i]
+    return total

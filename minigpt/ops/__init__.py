@@ -6,7 +6,7 @@ The letters, here and in every kernel:
     T   positions of queries          q k v p     query, key, value, probability
     S   positions of keys             d...        the gradient of the loss by ...: dx, dw
     C   width: numbers a token        l           log-sum-exp of a row
-    H   heads                         E   experts
+    H   heads                         E   experts; in self_attention, the width of all heads: E = H D
     D   width of a head: C = H D      N   rows, where leading axes are flattened
     F   hidden width of the MLP       V   vocabulary: the number of tokens
 

@@ -50,6 +50,17 @@ def check(x, w, b=None, *, eps=1e-5):
                          + ("" if b is None else f" and a shift of {b.shape}"))
 
 
+def check_branch(name, C, O, scale, shift):
+    """Raise ValueError where an operation from C numbers a row to O can't be a branch with this scale and shift."""
+    if scale is None and shift is not None:
+        raise ValueError(f"{name}: a shift without a scale is none of a norm")
+    if scale is not None and not scale.shape == (C,) == (O,):
+        raise ValueError(f"{name}: a branch reads and writes rows of one size, that of its scale; here they have {C} and {O}, "
+                         f"and the scale {scale.shape}")
+    if shift is not None and shift.shape != (C,):
+        raise ValueError(f"{name}: rows of {C} numbers do not fit a shift of {shift.shape}")
+
+
 def examples(rng):
     yield (rng.normal(size=(3, 7)), rng.normal(size=7), rng.normal(size=7)), {}
     yield (rng.normal(size=(2, 3, 20)) + 5, rng.normal(size=20)), {"eps": 1e-3}

@@ -20,7 +20,7 @@ Saved: x, both matrices and h; a is computed again. Cost: 2 N F (C + O) operatio
 """
 from ..op import op
 from .gelu import gelu_backward, gelu_forward
-from .layer_norm import layer_norm_backward, layer_norm_forward
+from .layer_norm import check_branch, layer_norm_backward, layer_norm_forward
 from .linear import linear_backward, linear_forward
 from .relu_squared import relu_squared_backward, relu_squared_forward
 
@@ -61,17 +61,6 @@ def check(x, w1, b1, w2, b2, scale=None, shift=None, *, activation="gelu", eps=1
     if activation not in ACTIVATIONS:
         raise ValueError(f"mlp: there is no activation {activation!r}, but {' and '.join(map(repr, ACTIVATIONS))}")
     check_branch("mlp", x.shape[-1], w2.shape[1], scale, shift)
-
-
-def check_branch(name, C, O, scale, shift):
-    """Raise ValueError where an operation from C numbers a row to O can't be a branch with this scale and shift."""
-    if scale is None and shift is not None:
-        raise ValueError(f"{name}: a shift without a scale is none of a norm")
-    if scale is not None and not scale.shape == (C,) == (O,):
-        raise ValueError(f"{name}: a branch reads and writes rows of one size, that of its scale; here they have {C} and {O}, "
-                         f"and the scale {scale.shape}")
-    if shift is not None and shift.shape != (C,):
-        raise ValueError(f"{name}: rows of {C} numbers do not fit a shift of {shift.shape}")
 
 
 def examples(rng):

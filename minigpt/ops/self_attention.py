@@ -27,15 +27,14 @@ import numpy as np
 
 from ..op import op
 from .attention import attention_backward, attention_forward, check_options
-from .layer_norm import layer_norm_backward, layer_norm_forward
+from .layer_norm import check_branch, layer_norm_backward, layer_norm_forward
 from .linear import linear_backward, linear_forward
-from .mlp import check_branch
 
 
 def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, scale=None, shift=None, *, heads,
                            causal=True, dropout=0.0, eps=1e-5):
     B, T, _ = x.shape
-    u, of_norm = (x, None) if scale is None else layer_norm_forward(x, scale, shift, eps=eps)  # (1)  (B, T, C)
+    u, of_norm = (x, None) if scale is None else layer_norm_forward(x, scale, shift, eps=eps)   # (1)  (B, T, C)
     layers = (wq, bq), (wk, bk), (wv, bv)
     q, k, v = (linear_forward(u, w, b)[0].reshape(B, T, heads, -1) for w, b in layers)          # (2) (3)  (B, T, H, D)
     a, of_attention = attention_forward(q, k, v, mask, seeds, causal=causal, dropout=dropout)   # (4)  (B, T, H, D)
