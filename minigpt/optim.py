@@ -4,6 +4,7 @@ import math
 import numpy as np
 
 from .ops import adamw_step, gradient_norm
+from .ranks import ALONE
 
 
 class AdamW:
@@ -60,11 +61,14 @@ class Muon(AdamW):
 
     lr is that of the matrices; AdamW's is `ratio` times lr. Of its state, v exists for all parameters, but is used for
     those only that AdamW moves.
+
+    Where several ranks train together, each finds the directions of its share of the matrices. A step leaves them in
+    flat.grad, in the place of the gradient.
     """
 
-    def __init__(self, flat, momentum=0.95, ratio=0.15, decay=0.0, **adamw):
+    def __init__(self, flat, momentum=0.95, ratio=0.15, decay=0.0, ranks=ALONE, **adamw):
         super().__init__(flat, decay=decay, **adamw)
-        self.momentum, self.ratio = momentum, ratio
+        self.momentum, self.ratio, self.ranks = momentum, ratio, ranks
         matrices = flat.groups["matrices"]
         self.matrices = [matrix for name, part in flat.slices.items() if matrices.start <= part.start < matrices.stop
                          for matrix in single_matrices(part, flat.parameters[name].shape)]
@@ -72,16 +76,24 @@ class Muon(AdamW):
     def update(self, lr, scale, split):
         embeddings, vectors = self.flat.groups["embeddings"], self.flat.groups["vectors"]
         split(lambda part: self.adamw(part, lr * self.ratio, 0.0, scale), [slice(embeddings.start, vectors.stop)])
-        split(lambda matrix: self.muon(*matrix, lr), self.matrices)
+        owners = (i % self.ranks.size for i in range(len(self.matrices)))
+        split(lambda matrix: self.find_direction(*matrix), [(*matrix, owner == self.ranks.rank)
+                                                            for matrix, owner in zip(self.matrices, owners)])
+        self.ranks.sum(self.flat.grad[self.flat.groups["matrices"]])
+        split(lambda matrix: self.move(*matrix, lr), self.matrices)
 
-    def muon(self, part, shape, lr):
-        """Move one matrix (I, O) of the block: momentum with a look ahead (Nesterov), made orthogonal."""
+    def find_direction(self, part, shape, own):
+        """Put the direction of one matrix (I, O) in the place of its gradient: momentum with a look ahead (Nesterov), made
+        orthogonal; or zeros, where it is not this rank's own."""
         gradient, m = self.flat.grad[part].reshape(shape), self.m[part].reshape(shape)
         m += (1 - self.momentum) * (gradient - m)
-        step = orthogonal(gradient + self.momentum * (m - gradient))
-        w = self.flat.data[part].reshape(shape)
+        gradient[...] = orthogonal(gradient + self.momentum * (m - gradient)) if own else 0
+
+    def move(self, part, shape, lr):
+        """Move one matrix along its direction."""
+        w = self.flat.data[part]
         w *= 1 - lr * self.decay
-        w -= lr * max(1, shape[1] / shape[0]) ** 0.5 * step
+        w -= lr * max(1, shape[1] / shape[0]) ** 0.5 * self.flat.grad[part]
 
 
 def single_matrices(part, shape):

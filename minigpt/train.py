@@ -102,7 +102,7 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     if settings.recompute and not hasattr(model, "recompute_blocks"):
         raise UserError(f"{model.name} has no blocks to recompute: leave --recompute out")
     model.recompute_blocks = settings.recompute
-    optimizer = make_optimizer(model.flat, settings)
+    optimizer = make_optimizer(model.flat, settings, ranks)
     if resumed:
         checkpoint.restore(optimizer, checkpoint.find(out, ["latest"]))
     if ranks.rank == 0:
@@ -158,10 +158,10 @@ def train(model, tokenizer, training, validation, settings, out, position=None, 
     return position, position.step < settings.steps
 
 
-def make_optimizer(flat, settings):
-    """The optimizer that the settings ask for."""
+def make_optimizer(flat, settings, ranks=ALONE):
+    """The optimizer that the settings ask for, of `ranks` that train together."""
     adamw = {"beta1": settings.beta1, "beta2": settings.beta2, "decay": settings.weight_decay}
-    return Muon(flat, momentum=settings.momentum, **adamw) if settings.optimizer == "muon" else AdamW(flat, **adamw)
+    return Muon(flat, momentum=settings.momentum, ranks=ranks, **adamw) if settings.optimizer == "muon" else AdamW(flat, **adamw)
 
 
 def training_step(workers, optimizer, ids, context, settings, step, lr):

@@ -10,7 +10,7 @@ import minigpt
 
 ROOT = Path(minigpt.__file__).parent
 ORDER = ["tensor", "kernels", "op", "ops", "settings", "report", "device", "cache", "nn", "lora", "models", "tokenizers", "data",
-         "optim", "ranks", "parallel", "arrays", "quantize", "checkpoint", "huggingface", "sampling", "reader", "generate",
+         "ranks", "optim", "parallel", "arrays", "quantize", "checkpoint", "huggingface", "sampling", "reader", "generate",
          "speculative", "train", "align", "serve", "cli", "__main__"]
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from minigpt import checkpoint, parallel
+from minigpt import checkpoint, optim, parallel
 from minigpt.data import split
 from minigpt.models.gpt import GPT, GPTConfig
 from minigpt.optim import AdamW
@@ -254,3 +254,26 @@ def test_only_the_first_rank_writes(tmp_path):
 
     on_ranks(3, run)
     assert [path.name for path in tmp_path.iterdir()] == ["0"]
+
+
+# ---- Muon ----
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_share_the_directions_of_muon_and_move_alike(size, monkeypatch):
+    found, orthogonal = [], optim.orthogonal
+    monkeypatch.setattr(optim, "orthogonal", lambda g: found.append(g.shape) or orthogonal(g))
+
+    def step(ranks):
+        model = GPT(CONFIG)
+        optimizer = optim.Muon(model.flat, ranks=ranks)
+        for seed in range(2):
+            model.flat.grad[...] = np.random.default_rng(seed).normal(size=model.flat.grad.shape)
+            optimizer.step(lr=0.01)
+        return model.flat.data, optimizer.m
+
+    data, m = step(ALONE)
+    alone = sorted(found)
+    found.clear()
+    for data_of_rank, m_of_rank in on_ranks(size, step):
+        assert np.array_equal(data_of_rank, data) and np.array_equal(m_of_rank, m)
+    assert sorted(found) == alone
