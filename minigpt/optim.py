@@ -76,9 +76,8 @@ class Muon(AdamW):
     def update(self, lr, scale, split):
         embeddings, vectors = self.flat.groups["embeddings"], self.flat.groups["vectors"]
         split(lambda part: self.adamw(part, lr * self.ratio, 0.0, scale), [slice(embeddings.start, vectors.stop)])
-        owners = (i % self.ranks.size for i in range(len(self.matrices)))
-        split(lambda matrix: self.find_direction(*matrix), [(*matrix, owner == self.ranks.rank)
-                                                            for matrix, owner in zip(self.matrices, owners)])
+        split(lambda matrix: self.find_direction(*matrix),
+              [(*matrix, i % self.ranks.size == self.ranks.rank) for i, matrix in enumerate(self.matrices)])
         self.ranks.sum(self.flat.grad[self.flat.groups["matrices"]])
         split(lambda matrix: self.move(*matrix, lr), self.matrices)
 

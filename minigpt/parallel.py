@@ -60,11 +60,11 @@ def keep_freed_memory(large=False):
     heap: a step of GPT-2 takes 0.88 of the time. Not so for small models, whose threads are better off each with a heap of
     its own, which is in its core's cache.
     """
-    mmap_threshold, trim_threshold, mmap_max, arena_max = -3, -1, -4, -8        # M_MMAP_THRESHOLD, ... of malloc.h
+    mmap_threshold, trim_threshold, mmap_max, arena_max = -3, -1, -4, -8    # M_MMAP_THRESHOLD and so on, of malloc.h
     try:
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, 32 << 20)              # the largest value that glibc takes
-        libc.mallopt(trim_threshold, -1)                     # nothing is handed back when the end of the heap is free
+        libc.mallopt(trim_threshold, -1)                    # nothing is handed back when the end of the heap is free
         if large:
             libc.mallopt(mmap_max, 0)
             libc.mallopt(arena_max, 1)

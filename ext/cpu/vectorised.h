@@ -14,7 +14,8 @@
  * integers, since of two limits of floats gcc makes three cases, each computed for all x, at twice the time. Where x may be
  * below -10^6, say -inf, a float has to be limited all the same.
  *
- * exp_within is for an x that was limited to -88 ... 88 beforehand, by loops of their own, one a limit: a sixth faster. */
+ * exp_within is for an x that was limited to -88 ... 88 beforehand, by loops of their own, one a limit, since gcc would
+ * make cases again; and a short loop, of 16 numbers, vectorises only so. GELU takes 0.8 to 0.9 of the time that way. */
 static inline float limited_float(float x) { return x < -88.0f ? -88.0f : x; }
 
 static inline int32_t rounded_float(float y)
@@ -26,7 +27,7 @@ static inline int32_t rounded_float(float y)
 /* 2^y, where n is y rounded, or limited to what a float can hold. */
 static inline float power_of_two_float(float y, int32_t n)
 {
-    union { float value; int32_t bits; } power;
+    union { float value; uint32_t bits; } power;
     float f = y - (float)n;
     float p = 1.53533596e-4f;
     p = p * f + 1.33988759e-3f;
@@ -35,7 +36,7 @@ static inline float power_of_two_float(float y, int32_t n)
     p = p * f + 2.40226479e-1f;
     p = p * f + 6.93147203e-1f;
     p = p * f + 1.0f;
-    power.bits = (n + 127) << 23;
+    power.bits = (uint32_t)(n + 127) << 23;
     return p * power.value;
 }
 

@@ -1,5 +1,5 @@
-"""For both float types: exponential(x), exponential_within(x) and root(x) of a number; of n in a row largest, exponentials, sum_of_exponentials, add
-and dot."""
+"""For both float types: exponential(x), exponential_within(x) and root(x) of a number; of n in a row largest, exponentials,
+sum_of_exponentials, add and dot."""
 from cython cimport floating
 from libc.math cimport sqrt, sqrtf
 
