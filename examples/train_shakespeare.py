@@ -71,7 +71,7 @@ class Settings(TrainSettings):
         "quick": {"steps": 300, "eval_every": 100},
         "sprint": {"steps": 280, "eval_every": 280, "layers": 2, "context": 64, "learning_rate": 0.06, "hold": 0.3,
                    "last_learning_rate": 1.2e-3, "warm_up": 10, "momentum": 0.85},
-        "best": {"steps": 2600, "eval_every": 260, "width": 256, "context": 256, "dropout": 0.1, "warm_up": 40},
+        "best": {"steps": 2200, "eval_every": 220, "width": 256, "context": 256, "dropout": 0.1, "warm_up": 40},
         "gpt2": GPT2,
         "nanogpt-cpu": GPT2 | {"steps": 2000, "context": 64, "learning_rate": 1e-3},
     }

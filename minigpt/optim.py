@@ -1,5 +1,7 @@
 """Optimizers: what turns gradients into better parameters. They work on the flat block (nn.FlatParameters)."""
 import math
+from functools import reduce
+from operator import matmul
 
 import numpy as np
 
@@ -101,21 +103,36 @@ def single_matrices(part, shape):
     return [(slice(begin, begin + size), shape[-2:]) for begin in range(part.start, part.stop, size)]
 
 
+A, B, C = 3.4445, -4.7750, 2.0315   # Jordan's: a small singular value grows 3.4 times a round until it is near 1
+
+
 def orthogonal(g, rounds=5):
     """About U V^T for g = U S V^T, an array (I, O): singular values become 1, give or take 0.3, but for the very smallest.
 
-    An odd polynomial of a matrix acts on its singular values alone: (a + b g g^T + c (g g^T)^2) g makes each s to
-    a s + b s^3 + c s^5, and so does g (a + b g^T g + c (g^T g)^2), which is less work for a g of more rows than columns.
-    With Jordan's coefficients a small s grows 3.4 times a round until it is near 1: no decomposition, only products.
-    (Newton-Schulz iteration; the coefficients are chosen for speed, not to converge.)
+    An odd polynomial of a matrix acts on its singular values alone: p x, with p = a + b x x^T + c (x x^T)^2, makes each s to
+    a s + b s^3 + c s^5. Some rounds of that take all of them near 1: no decomposition, only products. (Newton-Schulz
+    iteration; the coefficients are chosen for speed, not to converge.)
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    x, tall = g / (np.linalg.norm(g) + 1e-7), g.shape[0] > g.shape[1]       # no singular value is above 1
+    tall = g.shape[0] > g.shape[1]
+    x = (g.T if tall else g) / (np.linalg.norm(g) + 1e-7)   # no singular value is above 1
+    if 2 * len(x) <= x.shape[1]:
+        x = reduce(matmul, polynomials(x @ x.T, rounds)) @ x
+    else:
+        for _ in range(rounds):
+            square = x @ x.T
+            x = A * x + (B * square + C * (square @ square)) @ x
+    return x.T if tall else x
+
+
+def polynomials(square, rounds):
+    """The p of each round, for an x of which x x^T is given: p x has the square p x x^T p, so the rounds need no x. Of a wide
+    matrix this is less work: 0.6 of the time for one four times as wide as high."""
+    identity, found = np.diag(np.ones_like(square[0])), []
     for _ in range(rounds):
-        square = x.T @ x if tall else x @ x.T
-        change = b * square + c * (square @ square)
-        x = a * x + (x @ change if tall else change @ x)
-    return x
+        found.append(A * identity + B * square + C * (square @ square))
+        if len(found) < rounds:
+            square = found[-1] @ square @ found[-1]
+    return found[::-1]
 
 
 def halves(part):

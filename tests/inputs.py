@@ -233,7 +233,7 @@ def self_attention_inputs(draw):
     mask = draw(st.one_of(st.none(), hnp.arrays(bool, (B, T))))
     seeds = draw(st.sampled_from([None, rng.integers(2 ** 64, size=B, dtype=np.uint64)]))
     constants = {"heads": H, "causal": draw(st.booleans()), "dropout": draw(st.sampled_from([0.0, 0.3])),
-                 "eps": 0.5}
+                 "eps": 0.5, "turned": D % 2 == 0 and draw(st.booleans())}
     arrays = (array for layer in layers for array in layer)
     return (rng.normal(size=(B, T, C)), *arrays, mask, seeds, *draw(scale_and_shift(C, O))), constants
 

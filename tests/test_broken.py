@@ -73,9 +73,10 @@ BROKEN = {                                          # operation: (true text, bro
     "self_attention": [("du = du + du_part", "du = du_part"), ("return dy + dx", "return dx"),
                        ("layer_norm_backward(du, of_norm)", "layer_norm_backward(dy, of_norm)"),
                        ("linear_backward(dy, of_output)", "linear_backward(-dy, of_output)"),
-                       ("zip(dqkv, of_layers)", "zip(dqkv[::-1], of_layers)"),
+                       ("zip(dqkv, of_turns,", "zip(dqkv[::-1], of_turns,"),
                        ("attention_backward(da.reshape", "attention_backward(2 * da.reshape"),
-                       ("+= [dw, db]", "+= [-dw, db]"), ("return du, *gradients, dwo", "return du, *gradients, -dwo")],
+                       ("+= [dw, db]", "+= [-dw, db]"), ("return du, *gradients, dwo", "return du, *gradients, -dwo"),
+                       ("zip(dqkv, of_turns,", "zip(dqkv, (of_turns[1], of_turns[0], None),")],
     "experts": [("(dy[R] * u).sum(-1)", "dy[R].sum(-1)"), ("gates[R][:, None] * dy[R]", "dy[R]"),
                 ("dx[R], dw1[e]", "dx[R[::-1]], dw1[e]"), ("_, dw2[e], *_ =", "_, dw2[-1 - e], *_ =")],
     "rnn": [("(dy[:, t] + back)", "dy[:, t]"), ("1 - y[:, t] * y[:, t]", "1 - y[:, t]"), ("@ u.T", "@ u"),
@@ -97,6 +98,8 @@ BROKEN_HELPERS = [                                  # operation to see it by, he
     ("sum", "copy_back", "np.broadcast_to(dy.reshape(kept), shape)", "np.broadcast_to(dy.ravel()[0], shape)"),
     ("dropout", "scaled_mask", "* (1 / (1 - p))", ""),
     ("conv2d", "places", "slice(l, l + stride * (across - 1) + 1, stride)", "slice(0, stride * (across - 1) + 1, stride)"),
+    ("self_attention", "turned_back", "rms_norm_backward(dy, of_norm)[0]", "dy"),
+    ("self_attention", "turned_back", "dy, = rotary_backward(dy, of_turn)", "pass"),
     ("gelu", "erf", "np.exp(-z * z)", "np.exp(-z)"),
 ]
 

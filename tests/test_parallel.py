@@ -1,4 +1,7 @@
 """Workers: the same gradient as one pass over the whole batch, the same bits every time."""
+import platform
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -176,3 +179,32 @@ def test_shared_rows_are_divided_into_pieces_that_are_worth_a_thread():
             assert cpu.each_part(lambda begin, end: (begin, end), 31, 16) == [(0, 31)]
             assert cpu.each_part(lambda begin, end: (begin, end), 0, 1) == [(0, 0)]
         assert cpu.each_part(lambda begin, end: (begin, end), 50, 16) == [(0, 50)]
+
+
+RESIDENT = """
+import mmap
+import sys
+import numpy as np
+from minigpt.parallel import Threads
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * mmap.PAGESIZE / 2 ** 20
+
+with Threads(1, large=bool(int(sys.argv[1]))):
+    before = resident()
+    array = np.ones(int(sys.argv[2]) << 18, np.float32)
+    during = resident()
+    del array
+    print(during - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to do with freed memory")
+@pytest.mark.parametrize("large, megabytes, kept", [(0, 20, True), (0, 64, False), (1, 64, True)])
+def test_the_memory_of_freed_arrays_is_kept_for_the_next_ones(large, megabytes, kept):
+    """In a process of its own, since it holds for all that follows."""
+    told = subprocess.run([sys.executable, "-c", RESIDENT, str(large), str(megabytes)], capture_output=True, text=True, check=True)
+    during, after = map(float, told.stdout.split())
+    assert during > 0.9 * megabytes
+    assert after > 0.9 * megabytes if kept else after < 0.1 * megabytes

@@ -63,6 +63,8 @@ def test_self_attention_of_any_size_is_numpys_however_many_threads_share_it(B, T
     with ThreadPoolExecutor(workers) as pool, share_rows(pool, workers) if workers > 1 else nullcontext():
         agree(lambda *arrays: ops.self_attention(*arrays, heads=4, dropout=0.2), *arrays, mask, seeds, size=10)
         agree(lambda *arrays: ops.self_attention(*arrays, heads=4), *arrays[:7], *branch, mask, None, *norm, size=10)
+        if E % 8 == 0:
+            agree(lambda *arrays: ops.self_attention(*arrays, heads=4, turned=True), *arrays, mask, size=10)
 
 
 def test_self_attention_says_what_does_not_fit():
@@ -76,6 +78,8 @@ def test_self_attention_says_what_does_not_fit():
         ops.self_attention(x[..., :5], *layers, heads=2)
     with pytest.raises(ValueError, match="matrices and shifts of .* do not fit together"):
         ops.self_attention(x, *layers[:3], np.zeros(7), *layers[4:], heads=2)
+    with pytest.raises(ValueError, match="heads of 1 numbers can't be turned in pairs"):
+        ops.self_attention(x, *layers, heads=8, turned=True)
     with pytest.raises(ValueError, match="there are no positions"):
         ops.self_attention(x[:, :0], *layers, heads=2)
     with pytest.raises(ValueError, match=r"need a mask of \(2, 3\) bools"):

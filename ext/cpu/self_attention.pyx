@@ -1,37 +1,42 @@
-"""self_attention on the CPU. Equations (1)-(13) are derived in minigpt/ops/self_attention.py.
+"""self_attention on the CPU. Equations (1)-(15) are derived in minigpt/ops/self_attention.py.
 
 A few sequences at a time, of about ROWS positions, go through all steps, so that what one step writes the next one reads
 from the cache; the matrices are packed once for all of them (tile.h). Where threads share the rows of a call, each step is
 made by all of them, then the next. q, k and v of a position stand side by side, in one row of 3 E numbers.
 """
+from functools import lru_cache
+
 import numpy as np
 from cython cimport floating
 from libc.stdint cimport uint8_t, uint64_t
 
 from heads cimport Heads, backward_heads, backward_room, forward_heads, forward_room, heads_of
-from minigpt.kernels.cpu import each_part, sharing
+from minigpt.kernels.cpu import each_part, rotary, sharing
 from norm cimport normalise, normalise_again, normalise_backward
 from tile cimport (BLOCK, DEEP, aligned, lay_out, pack_large, pack_summing, padded, panel_columns, panels, pointer,
                    product_large)
+from turn cimport norm_and_turn, turn_back
 from vectorised cimport add
 
 cdef enum:
     ROWS = 192                                      # positions that are taken at a time, where sequences are shorter
     COLUMNS = 512                                   # of dq, dk, dv that are packed at a time
-    FIRST = 1                                       # the steps of a pass: (1) to (3), (4), (5); backward (6), (9), the rest
+    FIRST = 1                                       # the steps of a pass: (1) to (4), (5), (6); backward (7), (10), the rest
     HEADS = 2
     LAST = 4
     ALL = 7
 
 
 def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=None, scale=None, shift=None, *, heads,
-                           bint causal=True, double dropout=0.0, double eps=1e-5):
+                           bint turned=False, bint causal=True, double dropout=0.0, double eps=1e-5):
     B, T, C = x.shape
     E, O = wo.shape
     allowed = None if mask is None else mask.view(np.uint8)
     qkv, a, l = (np.empty(shape, x.dtype) for shape in ((B, T, 3 * E), (B, T, E), (B, heads, T)))
     y, (mean, r) = np.empty((B, T, O), x.dtype), np.empty((2, B * T), x.dtype)
-    arrays = (x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds, scale, shift, causal, dropout, eps, mean, r, qkv, a, l, y)
+    turns, lengths = (angles(T, E // heads, x.dtype), np.empty((B * T, 2 * heads), x.dtype)) if turned else (None, None)
+    arrays = (x, wq, bq, wk, bk, wv, bv, wo, bo, allowed, seeds, scale, shift, turns, causal, dropout, eps, mean, r, lengths,
+              qkv, a, l, y)
 
     def step(which, begin, end):
         if x.dtype == np.float32:
@@ -41,17 +46,18 @@ def self_attention_forward(x, wq, bq, wk, bk, wv, bv, wo, bo, mask=None, seeds=N
 
     in_steps(step, B, T, heads)
     has_b = [b is not None for b in (bq, bk, bv, bo)]
-    return y, (x, wq, wk, wv, wo, has_b, allowed, seeds, scale, shift, causal, dropout, mean, r, qkv, a, l)
+    return y, (x, wq, wk, wv, wo, has_b, allowed, seeds, scale, shift, turns, causal, dropout, mean, r, lengths, qkv, a, l)
 
 
 def self_attention_backward(dy, saved):
-    x, wq, wk, wv, wo, has_b, allowed, seeds, scale, shift, causal, dropout, mean, r, qkv, a, l = saved
+    x, wq, wk, wv, wo, has_b, allowed, seeds, scale, shift, turns, causal, dropout, mean, r, lengths, qkv, a, l = saved
     B, T, C = x.shape
     E, O = wo.shape
     dx = np.empty_like(x)
     block = B if sharing.get() else min(B, sequences(T))
     da, dqkv = np.empty((block, T, E), x.dtype), np.empty((block, T, 3 * E), x.dtype)
-    arrays = dy, x, wq, wk, wv, wo, allowed, seeds, scale, shift, causal, dropout, mean, r, qkv, a, l, da, dqkv, dx
+    arrays = (dy, x, wq, wk, wv, wo, allowed, seeds, scale, shift, turns, causal, dropout, mean, r, lengths, qkv, a, l, da, dqkv,
+              dx)
 
     def step(which, begin, end):
         sums = [np.empty((C, 3 * E), x.dtype), np.zeros(3 * E, x.dtype), np.empty((E, O), x.dtype), np.zeros(O, x.dtype),
@@ -74,6 +80,12 @@ def self_attention_backward(dy, saved):
             None if shift is None else dshift)
 
 
+@lru_cache(maxsize=16)
+def angles(T, D, dtype):
+    """The cosines and sines of rotary's (1), (2 T, D/2)."""
+    return np.concatenate([part[0] for part in rotary.angles(T, D, 0, 10000.0, dtype)])
+
+
 cdef inline Py_ssize_t sequences(Py_ssize_t T) noexcept nogil:
     """How many sequences are taken at a time."""
     return max(1, ROWS // T)
@@ -92,9 +104,10 @@ def in_steps(step, B, T, H):
 cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, ::1] x, const floating[:, ::1] wq,
              const floating[::1] bq, const floating[:, ::1] wk, const floating[::1] bk, const floating[:, ::1] wv,
              const floating[::1] bv, const floating[:, ::1] wo, const floating[::1] bo, const uint8_t[:, ::1] mask,
-             const uint64_t[::1] seeds, const floating[::1] scale, const floating[::1] shift, bint causal, double dropout,
-             double eps, floating[::1] mean, floating[::1] r, floating[:, :, ::1] qkv, floating[:, :, ::1] a,
-             floating[:, :, ::1] l, floating[:, :, ::1] y):
+             const uint64_t[::1] seeds, const floating[::1] scale, const floating[::1] shift,
+             const floating[:, ::1] turns, bint causal, double dropout, double eps, floating[::1] mean, floating[::1] r,
+             floating[:, ::1] lengths, floating[:, :, ::1] qkv, floating[:, :, ::1] a, floating[:, :, ::1] l,
+             floating[:, :, ::1] y):
     """Steps for the sequences begin ... end, if it is all of them; else for these rows, or heads."""
     cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]
     cdef Py_ssize_t i, n, row, rows, some, next_begin
@@ -132,23 +145,25 @@ cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, :
                     left = u
                 for i in range(3):
                     product_large(some, E, C, left, C, room + sizes[i], q + n * 3 * E + i * E, 3 * E, False, b[i])  # (2) (3)
+                if turns is not None:
+                    norm_and_turn(q + n * 3 * E, some, 3 * E, 2 * H, of.D, T, n, &turns[0, 0], 1e-6, &lengths[n, 0])    # (4)
                 n += ROWS
             if which & HEADS:
                 forward_heads(&of, q, q + E, q + 2 * E, &a[0, 0, 0], &l[0, 0, 0], begin * H if which == ALL else begin,
-                              next_begin * H if which == ALL else end, room + sizes[4])                         # (4)
+                              next_begin * H if which == ALL else end, room + sizes[4])                         # (5)
             if which & LAST:
                 product_large(rows, O, E, &a[0, 0, 0] + row * E, E, room + sizes[3], &y[0, 0, 0] + row * O, O, False,
-                              b_out)                                                                            # (5)
+                              b_out)                                                                            # (6)
                 if s != NULL:
-                    add(&x[0, 0, 0] + row * C, rows * C, &y[0, 0, 0] + row * C)                                 # (5)
+                    add(&x[0, 0, 0] + row * C, rows * C, &y[0, 0, 0] + row * C)                                 # (6)
             begin = next_begin
 
 
 cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, ::1] dy, const floating[:, :, ::1] x,
               const floating[:, ::1] wq, const floating[:, ::1] wk, const floating[:, ::1] wv, const floating[:, ::1] wo,
               const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, const floating[::1] scale, const floating[::1] shift,
-              bint causal, double dropout, const floating[::1] mean, const floating[::1] r,
-              const floating[:, :, ::1] qkv, const floating[:, :, ::1] a, const floating[:, :, ::1] l,
+              const floating[:, ::1] turns, bint causal, double dropout, const floating[::1] mean, const floating[::1] r,
+              const floating[:, ::1] lengths, const floating[:, :, ::1] qkv, const floating[:, :, ::1] a, const floating[:, :, ::1] l,
               floating[:, :, ::1] da, floating[:, :, ::1] dqkv, floating[:, :, ::1] dx, floating[:, ::1] dw,
               floating[::1] db, floating[:, ::1] dwo, floating[::1] dbo, floating[::1] dscale, floating[::1] dshift):
     """Steps for the sequences begin ... end, if it is all of them: then da and dqkv have room for those that are taken at a
@@ -187,17 +202,17 @@ cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, 
             here = 0 if which == ALL else begin                             # where these rows are in da and dqkv
             if which & FIRST:
                 product_large(rows, E, O, &dy[0, 0, 0] + row * O, O, room + sizes[3], &da[0, 0, 0] + here * E, E, False,
-                              <floating *> NULL)                                                                # (6)
+                              <floating *> NULL)                                                                # (7)
             if which == ALL:
                 some_heads = of_sequences(of, begin)
                 q = &qkv[0, 0, 0] + row * 3 * E
                 backward_heads(&some_heads, &da[0, 0, 0], q, q + E, q + 2 * E, &a[0, 0, 0] + row * E,
                                &l[0, 0, 0] + begin * H * T, d, d + E, d + 2 * E, 0, (next_begin - begin) * H,
-                               room + sizes[4])                                                                 # (9)
+                               room + sizes[4])                                                                 # (10)
             elif which & HEADS:
                 q = &qkv[0, 0, 0]
                 backward_heads(&of, &da[0, 0, 0], q, q + E, q + 2 * E, &a[0, 0, 0], &l[0, 0, 0], d, d + E, d + 2 * E, begin,
-                               end, room + sizes[4])                                                            # (9)
+                               end, room + sizes[4])                                                            # (10)
             if which & LAST:
                 n = 0
                 while n < rows:
@@ -207,22 +222,25 @@ cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, 
                     if s != NULL:
                         normalise_again(left, some, C, s, t, &mean[row + n], &r[row + n], u)                    # (1)
                         left, to = u, du
-                    pack_summing(O, some, &dy[0, 0, 0] + (row + n) * O, O, right, &dbo[0])                      # (8)
+                    pack_summing(O, some, &dy[0, 0, 0] + (row + n) * O, O, right, &dbo[0])                      # (9)
                     panels(E, O, some, &a[0, 0, 0] + (row + n) * E, 1, E, right, panel * some, &dwo[0, 0], O, more,
-                           few)                                                                                 # (7)
+                           few)                                                                                 # (8)
+                    if turns is not None:
+                        turn_back(d + (here + n) * 3 * E, &qkv[0, 0, 0] + (row + n) * 3 * E, some, 3 * E, 2 * H, of.D, T,
+                                  row + n, &turns[0, 0], &lengths[row + n, 0])                                  # (11)
                     f = 0
                     while f < 3 * E:
                         columns = min(COLUMNS, 3 * E - f)
-                        pack_summing(columns, some, d + (here + n) * 3 * E + f, 3 * E, right, &db[f])           # (12)
-                        panels(C, columns, some, left, 1, C, right, panel * some, &dw[0, f], 3 * E, more, few)  # (11)
+                        pack_summing(columns, some, d + (here + n) * 3 * E + f, 3 * E, right, &db[f])           # (14)
+                        panels(C, columns, some, left, 1, C, right, panel * some, &dw[0, f], 3 * E, more, few)  # (13)
                         f += COLUMNS
                     for i in range(3):
                         product_large(some, C, E, d + (here + n) * 3 * E + i * E, 3 * E, room + sizes[i], to, C, i > 0,
-                                      <floating *> NULL)                                                        # (10)
+                                      <floating *> NULL)                                                        # (12)
                     if s != NULL:
                         normalise_backward(du, &x[0, 0, 0] + (row + n) * C, some, C, s, &mean[row + n], &r[row + n],
-                                           &dx[0, 0, 0] + (row + n) * C, &dscale[0], &dshift[0])                # (13)
-                        add(&dy[0, 0, 0] + (row + n) * C, some * C, &dx[0, 0, 0] + (row + n) * C)               # (13)
+                                           &dx[0, 0, 0] + (row + n) * C, &dscale[0], &dshift[0])                # (15)
+                        add(&dy[0, 0, 0] + (row + n) * C, some * C, &dx[0, 0, 0] + (row + n) * C)               # (15)
                     n += ROWS
             begin = next_begin
 

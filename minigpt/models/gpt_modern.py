@@ -18,7 +18,7 @@ import numpy as np
 
 from ..cache import KeyValueCache
 from ..nn import Dropout, Embedding, Linear, Module, as_one, flatten
-from ..ops import attention, cross_entropy, fold_in, mlp, relu_squared, rms_norm, rotary
+from ..ops import attention, cross_entropy, fold_in, mlp, relu_squared, rms_norm, rotary, self_attention
 from ..settings import UserError
 from ..tensor import recompute
 from .gpt import check_length, check_shape
@@ -58,6 +58,10 @@ class Attention(Module):
 
     def forward(self, x, cache=None, seeds=None):
         B, T, C = x.shape
+        own_seeds, layers = None if seeds is None else fold_in(seeds, n=0), (self.query, self.key, self.value, self.output)
+        if cache is None and as_one(x, *layers):
+            arrays = [array for layer in layers for array in (layer.w, None)]
+            return self_attention(x, *arrays, None, own_seeds, heads=self.heads, turned=True, dropout=self.p)
         split, begin = (B, T, self.heads, C // self.heads), cache.begin if cache is not None else 0
         q = rotary(rms_norm(self.query(x).reshape(*split)), begin=begin)    # (B, T, H, D)
         k = rotary(rms_norm(self.key(x).reshape(*split)), begin=begin)      # (B, T, H, D)
@@ -65,8 +69,7 @@ class Attention(Module):
         if cache is not None:
             y = cache.attend(q, k, v)                                       # (B, T, H, D): what came before, too
         else:
-            seeds = None if seeds is None else fold_in(seeds, n=0)
-            y = attention(q, k, v, None, seeds, causal=True, dropout=self.p)
+            y = attention(q, k, v, None, own_seeds, causal=True, dropout=self.p)
         return self.output(y.reshape(B, T, C))                              # (B, T, C)
 
 

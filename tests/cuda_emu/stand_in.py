@@ -17,7 +17,7 @@ __version__ = "0 (a stand-in for tests)"
 
 # What of NumPy may be called on device arrays: CuPy has all of these under the same names. Whoever needs another one
 # adds it here.
-FUNCTIONS = set("""argsort asarray arange broadcast_arrays broadcast_to clip concatenate dot empty empty_like nonzero
+FUNCTIONS = set("""argsort asarray arange broadcast_arrays broadcast_to clip concatenate diag dot empty empty_like nonzero
     ones ones_like split stack sum tri where zeros zeros_like linalg.norm""".split())
 UFUNCS = set("add divide exp log logaddexp maximum minimum multiply sqrt subtract tanh add.at".split())
 METHODS = set("astype copy max mean min reshape sum swapaxes transpose var".split())
