@@ -56,6 +56,14 @@ def test_no_position_of_a_variant_sees_a_later_one(name):
         np.testing.assert_array_equal(model(changed).data[:, :t], before[:, :t])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sequence_alone_gets_the_logits_that_it_gets_among_many(name):
+    """Where there are many rows, layers run as one operation, which has to take all that they have."""
+    model, rng = in_float64(trainings()[name][0]), np.random.default_rng(4)
+    x = rng.integers(len(set(TEXT)), size=(9, 7))
+    np.testing.assert_allclose(model(x).data[4:5], model(x[4:5]).data, rtol=1e-9, atol=1e-12)
+
+
 def test_no_two_trainings_are_alike():
     seen = []
     for name, (model, recipe) in trainings().items():

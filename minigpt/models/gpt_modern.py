@@ -60,7 +60,7 @@ class Attention(Module):
         B, T, C = x.shape
         own_seeds, layers = None if seeds is None else fold_in(seeds, n=0), (self.query, self.key, self.value, self.output)
         if cache is None and as_one(x, *layers):
-            arrays = [array for layer in layers for array in (layer.w, None)]
+            arrays = [array for layer in layers for array in (layer.w, layer.b)]
             return self_attention(x, *arrays, None, own_seeds, heads=self.heads, turned=True, dropout=self.p)
         split, begin = (B, T, self.heads, C // self.heads), cache.begin if cache is not None else 0
         q = rotary(rms_norm(self.query(x).reshape(*split)), begin=begin)    # (B, T, H, D)
@@ -82,7 +82,7 @@ class MLP(Module):
 
     def forward(self, x):
         if as_one(x, self.expand, self.output):
-            return mlp(x, self.expand.w, None, self.output.w, None, activation="relu_squared")
+            return mlp(x, self.expand.w, self.expand.b, self.output.w, self.output.b, activation="relu_squared")
         return self.output(relu_squared(self.expand(x)))
 
 
