@@ -1,7 +1,7 @@
 """Train a GPT on Shakespeare, character by character (or in pieces of words), and let it speak.
 
     python examples/train_shakespeare.py                         about four minutes on two cores
-    python examples/train_shakespeare.py --preset best           half an hour, and the lowest loss that this takes here
+    python examples/train_shakespeare.py --preset best           25 to 30 minutes, and the lowest loss that these take here
     python examples/train_shakespeare.py --preset sprint         ten seconds, for what nanoGPT's recipe takes 2000 steps
     python examples/train_shakespeare.py --preset gpt2           plain GPT-2 with AdamW instead: also about four
     python examples/train_shakespeare.py --preset quick          half a minute, to see all of it work
