@@ -7,7 +7,8 @@ same program, and meet wherever one of the methods below is called: every rank m
 order, or they wait for one another for ever. What they exchange goes through MPI, by the package mpi4py.
 
 A rank is a worker of workers (parallel.py): the ranks share the sequences of a batch, and one sum of gradients a step
-is all that they need of each other; Muon (optim.py) has them share its directions by another. Only the first rank, number 0, prints and writes files.
+is all that they need of each other; Muon (optim.py) has them share its directions by another. Only the first rank,
+number 0, prints and writes files.
 
 Where the program was started alone, `Ranks` is all there is of this, and mpi4py is not even imported.
 """

@@ -56,8 +56,8 @@ def self_attention_backward(dy, saved):
     dx = np.empty_like(x)
     block = B if sharing.get() else min(B, sequences(T))
     da, dqkv = np.empty((block, T, E), x.dtype), np.empty((block, T, 3 * E), x.dtype)
-    arrays = (dy, x, wq, wk, wv, wo, allowed, seeds, scale, shift, turns, causal, dropout, mean, r, lengths, qkv, a, l, da, dqkv,
-              dx)
+    arrays = (dy, x, wq, wk, wv, wo, allowed, seeds, scale, shift, turns, causal, dropout, mean, r, lengths, qkv, a, l, da,
+              dqkv, dx)
 
     def step(which, begin, end):
         sums = [np.empty((C, 3 * E), x.dtype), np.zeros(3 * E, x.dtype), np.empty((E, O), x.dtype), np.zeros(O, x.dtype),
@@ -82,7 +82,7 @@ def self_attention_backward(dy, saved):
 
 @lru_cache(maxsize=16)
 def angles(T, D, dtype):
-    """The cosines and sines of rotary's (1), (2 T, D/2)."""
+    """The cosines, then the sines, of rotary's (1) with its own base, (2 T, D/2)."""
     return np.concatenate([part[0] for part in rotary.angles(T, D, 0, 10000.0, dtype)])
 
 
@@ -146,7 +146,7 @@ cdef forward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, :
                 for i in range(3):
                     product_large(some, E, C, left, C, room + sizes[i], q + n * 3 * E + i * E, 3 * E, False, b[i])  # (2) (3)
                 if turns is not None:
-                    norm_and_turn(q + n * 3 * E, some, 3 * E, 2 * H, of.D, T, n, &turns[0, 0], 1e-6, &lengths[n, 0])    # (4)
+                    norm_and_turn(q + n * 3 * E, some, 3 * E, 2 * H, of.D, T, n, &turns[0, 0], &lengths[n, 0])  # (4)
                 n += ROWS
             if which & HEADS:
                 forward_heads(&of, q, q + E, q + 2 * E, &a[0, 0, 0], &l[0, 0, 0], begin * H if which == ALL else begin,
@@ -163,9 +163,9 @@ cdef backward(int which, Py_ssize_t begin, Py_ssize_t end, const floating[:, :, 
               const floating[:, ::1] wq, const floating[:, ::1] wk, const floating[:, ::1] wv, const floating[:, ::1] wo,
               const uint8_t[:, ::1] mask, const uint64_t[::1] seeds, const floating[::1] scale, const floating[::1] shift,
               const floating[:, ::1] turns, bint causal, double dropout, const floating[::1] mean, const floating[::1] r,
-              const floating[:, ::1] lengths, const floating[:, :, ::1] qkv, const floating[:, :, ::1] a, const floating[:, :, ::1] l,
-              floating[:, :, ::1] da, floating[:, :, ::1] dqkv, floating[:, :, ::1] dx, floating[:, ::1] dw,
-              floating[::1] db, floating[:, ::1] dwo, floating[::1] dbo, floating[::1] dscale, floating[::1] dshift):
+              const floating[:, ::1] lengths, const floating[:, :, ::1] qkv, const floating[:, :, ::1] a,
+              const floating[:, :, ::1] l, floating[:, :, ::1] da, floating[:, :, ::1] dqkv, floating[:, :, ::1] dx,
+              floating[:, ::1] dw, floating[::1] db, floating[:, ::1] dwo, floating[::1] dbo, floating[::1] dscale, floating[::1] dshift):
     """Steps for the sequences begin ... end, if it is all of them: then da and dqkv have room for those that are taken at a
     time. Else for these rows, or heads."""
     cdef Py_ssize_t T = x.shape[1], C = x.shape[2], E = wo.shape[0], O = wo.shape[1], H = l.shape[1]

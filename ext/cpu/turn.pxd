@@ -11,7 +11,7 @@ from vectorised cimport dot
 
 
 cdef inline void norm_and_turn(floating *z, Py_ssize_t N, Py_ssize_t row, Py_ssize_t heads, Py_ssize_t D, Py_ssize_t T,
-                               Py_ssize_t first, const floating *angles, double eps, floating *r) noexcept nogil:
+                               Py_ssize_t first, const floating *angles, floating *r) noexcept nogil:
     cdef Py_ssize_t n, h, i, half = D // 2
     cdef const floating *cos
     cdef const floating *sin
@@ -22,7 +22,7 @@ cdef inline void norm_and_turn(floating *z, Py_ssize_t N, Py_ssize_t row, Py_ssi
         sin = cos + T * half
         for h in range(heads):
             x = z + n * row + h * D
-            scale = <floating> (1 / sqrt(dot(x, x, D) / D + eps))
+            scale = <floating> (1 / sqrt(dot(x, x, D) / D + 1e-6))      # rms_norm's own eps
             r[n * heads + h] = scale
             for i in range(half):
                 x1, x2 = x[i] * scale, x[half + i] * scale

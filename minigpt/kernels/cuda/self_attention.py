@@ -1,4 +1,4 @@
-"""self_attention on a GPU: matrix products by CuPy, and between them attention's own kernels."""
+"""self_attention on a GPU: matrix products by CuPy, and between them the kernels of attention, and of norms and rotary."""
 import numpy as np
 
 from .attention import attention_backward, attention_forward
