@@ -39,6 +39,14 @@ def test_attention_is_what_its_equations_say(inputs, backend):
         size=1)                                     # of one key, P (dP - c) is the difference of equal numbers
 
 
+def test_without_queries_no_key_gets_a_gradient(backend):
+    k, v = (Tensor(np.ones((2, 5, 3, 4)), requires_grad=True) for _ in range(2))
+    np.full_like(k.data, np.nan)                    # where memory is used again, it holds this
+    y = ops.attention(np.ones((2, 0, 3, 4)), k, v)
+    y.backward(np.empty_like(y.data))
+    assert (k.grad == 0).all() and (v.grad == 0).all()
+
+
 @given(inputs=attention_inputs())
 def test_a_query_that_sees_no_key_gives_zero_and_finite_gradients(inputs, backend):
     (q, k, v, mask, seeds), constants = inputs

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from inputs import INPUTS, assert_all_close, cross_entropy_inputs, embedding_inputs, floats, rows, value_and_gradients
 from numerics import PAIRS, assert_close, cast, check_pair
 
-from minigpt import op, ops
+from minigpt import Tensor, op, ops
 
 
 def test_every_operation_has_a_strategy():
@@ -104,6 +104,21 @@ def test_gelu_is_the_one_of_the_papers(x, backend):
     exact = x * 0.5 * (1 + math.erf(x / math.sqrt(2)))
     assert ops.gelu(x, approximate=False).item() == pytest.approx(exact, rel=1e-12, abs=1e-14)
     assert ops.gelu(x).item() == pytest.approx(exact, abs=1e-3)
+
+
+def test_gelu_of_numbers_of_any_size_is_right_in_float32_too(backend):
+    """What it is made of, exp(-2u), is beyond a float32 from x = 10 on."""
+    sizes = np.geomspace(1e-3, 1e12, 999, dtype=np.float32)
+    one = np.ones((1, 1), np.float32)
+    for f in ops.gelu, lambda x: ops.mlp(x.reshape(-1, 1), one, None, one, None).reshape(-1):
+        x = Tensor(np.concatenate([-sizes, sizes]), requires_grad=True)
+        exact = Tensor(x.data.astype(np.float64), requires_grad=True)
+        with np.errstate(over="ignore"):
+            y, exact_y = f(x), ops.gelu(exact)
+            y.backward(np.ones_like(y.data))
+            exact_y.backward(np.ones_like(exact_y.data))
+        np.testing.assert_allclose(y.data, exact_y.data, rtol=2e-6, atol=1e-6)
+        np.testing.assert_allclose(x.grad, exact.grad, rtol=2e-6, atol=2e-6)
 
 
 # cross_entropy

@@ -2,41 +2,38 @@
 gradients by y and is multiplied by f'(x)."""
 from cython cimport floating
 
-from vectorised cimport exponential_within
-
-cdef enum:
-    CHUNK = 128                                     # numbers that go through one loop, then through the next
+cdef extern from "gelu.h" nogil:
+    enum: AT_ONCE                                   # numbers that go through all steps together
+    void gelu_float(const float *x, float *y, float *dx, int times)
+    void gelu_double(const double *x, double *y, double *dx, int times)
 
 
 cdef inline void gelu(const floating *x, Py_ssize_t n, floating *y, floating *dx, bint times) noexcept nogil:
-    """By tanh: equations (1)-(4) of minigpt/ops/gelu.py; where not `times`, dx becomes f'(x) itself. Constants are variables
-    of the type: a literal in a float expression would make all of it double, and slow."""
-    cdef Py_ssize_t i, some
-    cdef floating x_i, s, y_i, d, one = 1, three = 3, k = <floating> 1.5957691216057308, cubic = <floating> 0.044715
-    cdef floating most = 88
-    cdef floating z[CHUNK]
-    while n > 0:
-        some = min(CHUNK, n)
-        for i in range(some):
-            z[i] = -k * x[i] * (one + cubic * x[i] * x[i])                              # (3)  k = 2 sqrt(2 / pi)
-            z[i] = -most if z[i] < -most else z[i]          # two loops, as vectorised.h says why
-        for i in range(some):
-            z[i] = most if z[i] > most else z[i]
-        if dx == NULL:
-            for i in range(some):
-                y[i] = x[i] / (one + exponential_within(z[i]))                          # (1) (3)
-        else:
-            for i in range(some):
-                x_i = x[i]
-                s = one / (one + exponential_within(z[i]))                              # (3)
-                y_i = x_i * s
-                y[i] = y_i                                                              # (1)
-                d = s + (y_i - y_i * s) * (k + three * k * cubic * x_i * x_i)           # (2) (4)
-                dx[i] = dx[i] * d if times else d
-            dx += some
-        x += some
-        y += some
-        n -= some
+    """By tanh: equations (1)-(4) of minigpt/ops/gelu.py; where not `times`, dx becomes f'(x) itself."""
+    cdef floating last[3][AT_ONCE]                  # x, y and dx of the last numbers, filled up with zeros
+    cdef Py_ssize_t i
+    while n >= AT_ONCE:
+        gelu_together(x, y, dx, times)
+        x += AT_ONCE
+        y += AT_ONCE
+        dx = dx + AT_ONCE if dx != NULL else NULL
+        n -= AT_ONCE
+    if n > 0:
+        for i in range(AT_ONCE):
+            last[0][i] = x[i] if i < n else 0
+            last[2][i] = dx[i] if dx != NULL and i < n else 0
+        gelu_together(last[0], last[1], last[2], times)
+        for i in range(n):
+            y[i] = last[1][i]
+            if dx != NULL:
+                dx[i] = last[2][i]
+
+
+cdef inline void gelu_together(const floating *x, floating *y, floating *dx, bint times) noexcept nogil:
+    if floating is float:
+        gelu_float(x, y, dx, times)
+    else:
+        gelu_double(x, y, dx, times)
 
 
 cdef inline void relu_squared(const floating *x, Py_ssize_t n, floating *y, floating *dx) noexcept nogil:

@@ -136,7 +136,7 @@ cdef inline void backward_head(const Heads *of, Py_ssize_t b, Py_ssize_t h, cons
                                floating *dk, floating *dv, floating *room) noexcept nogil:
     """The arrays begin at this sequence's and head's numbers."""
     cdef Py_ssize_t T = of.T, S = of.S, D = of.D, row = of.row, width = of.H * of.D, panel = panel_columns(room)
-    cdef Py_ssize_t t0, t, i, j, s, rows, group, columns, seen, first, strip
+    cdef Py_ssize_t t0, t, i, j, s, rows, group, columns, seen, first, strip, begun = 0
     cdef const uint8_t *allowed = of.mask + b * S if of.mask != NULL else NULL
     cdef floating scale = <floating> (1 / sqrt(<double> D))
     cdef floating *nothing = NULL
@@ -152,9 +152,6 @@ cdef inline void backward_head(const Heads *of, Py_ssize_t b, Py_ssize_t h, cons
     cdef floating *M = dx + S * COLUMNS                                     # of LANES queries: dropout's mask, (S, LANES)
     for i in range(COLUMNS):
         l_of_block[i] = c[i] = 0
-    for s in range(S):
-        for i in range(D):
-            dk[s * row + i] = dv[s * row + i] = 0
     pack(D, S, k, row, 1, ks)
     t0 = 0
     while t0 < T:
@@ -189,16 +186,29 @@ cdef inline void backward_head(const Heads *of, Py_ssize_t b, Py_ssize_t h, cons
             panels(group, D, seen, dx + i, 1, COLUMNS, ks, panel * S, dq + t * row, row, False, nothing)        # (7)
             i += group
         seen = visible(t0 + rows - 1, T, S, of.causal)
+        if t0 > 0:
+            begin_with_zeros(dk, dv, begun, seen, D, row)
         s = 0
         while s < seen:
             strip = min(STRIP, seen - s)
             first = max(0, s - (S - T) - t0) if of.causal else 0            # the first query of the block that sees key s
             panels(strip, D, rows - first, p + s * COLUMNS + first, COLUMNS, 1, dys + first * panel, panel * rows,
-                   dv + s * row, row, True, nothing)                                                            # (4)
+                   dv + s * row, row, t0 > 0, nothing)                                                          # (4)
             panels(strip, D, rows - first, dx + s * COLUMNS + first, COLUMNS, 1, qs + first * panel, panel * rows,
-                   dk + s * row, row, True, nothing)                                                            # (8)
+                   dk + s * row, row, t0 > 0, nothing)                                                          # (8)
             s += STRIP
+        begun = seen
         t0 += COLUMNS
+    begin_with_zeros(dk, dv, begun, S, D, row)                              # keys that no query has seen
+
+
+cdef inline void begin_with_zeros(floating *dk, floating *dv, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t D,
+                                  Py_ssize_t row) noexcept nogil:
+    """For the keys begin ... end."""
+    cdef Py_ssize_t s, i
+    for s in range(begin, end):
+        for i in range(D):
+            dk[s * row + i] = dv[s * row + i] = 0
 
 
 cdef inline Py_ssize_t padded_to(Py_ssize_t n, Py_ssize_t step) noexcept nogil:

@@ -1,4 +1,4 @@
-"""For both float types: exponential(x), exponential_within(x) and root(x) of a number; of n in a row largest, exponentials,
+"""For both float types: exponential(x) and root(x) of a number; of n in a row largest, exponentials,
 sum_of_exponentials, add and dot."""
 from cython cimport floating
 from libc.math cimport sqrt, sqrtf
@@ -6,8 +6,6 @@ from libc.math cimport sqrt, sqrtf
 cdef extern from "vectorised.h" nogil:
     float exp_float(float x)
     double exp_double(double x)
-    float exp_within_float(float x)
-    double exp_within_double(double x)
     float exp_sum_float(const float *x, long n, float scale, float shift, float *y)
     double exp_sum_double(const double *x, long n, double scale, double shift, double *y)
     float max_float(const float *x, long n)
@@ -19,14 +17,6 @@ cdef inline floating exponential(floating x) noexcept nogil:
         return exp_float(x)
     else:
         return exp_double(x)
-
-
-cdef inline floating exponential_within(floating x) noexcept nogil:
-    """The same, faster, for an x in -88 ... 88."""
-    if floating is float:
-        return exp_within_float(x)
-    else:
-        return exp_within_double(x)
 
 
 cdef inline floating root(floating x) noexcept nogil:

@@ -46,7 +46,10 @@ def check(logits, targets, *, ignore_index=-1, total=None):
     if targets.shape != logits.shape[:-1] or targets.dtype.kind not in "iu":
         raise ValueError(f"cross_entropy: logits of shape {logits.shape} need integer targets of {logits.shape[:-1]}, "
                          f"not {targets.dtype} of {targets.shape}")
-    if isinstance(targets, np.ndarray) and np.any((targets != ignore_index) & ((targets < 0) | (targets >= V))):
+    if not isinstance(targets, np.ndarray):
+        return
+    outside = (targets < 0) | (targets >= V)
+    if outside.any() and (targets[outside] != ignore_index).any():
         raise IndexError(f"cross_entropy: a target outside 0 ... {V - 1} (ignore_index is {ignore_index})")
 
 
