@@ -15,6 +15,7 @@ import numpy as np
 from minigpt import no_grad, op
 
 H = 1e-5
+LENGTH = 5e-5                                       # of a step through the parameters of a model
 TOLERANCE = 1e-6
 
 
@@ -71,11 +72,12 @@ def check_pair(forward, backward, arrays, constants, label="", seed=0):
 def check_model(loss, flat):
     """Raise WrongGradient unless flat.grad is the gradient of loss() by all parameters, flat.data.
 
-    Along one random direction through the whole block, and one through each parameter alone. The block is long, so the
-    steps are ten times smaller than for an operation.
+    Along one random direction through the whole block, and one through each parameter alone. All steps are of one length:
+    with a step as small for the few numbers of a bias as for the whole block, its slope would drown in the rounding of the
+    loss, which is 1e-15 and more.
     """
     loss().backward()
-    gradient, weights, h, rng = flat.grad.copy(), flat.data.copy(), H / 10, np.random.default_rng(4)
+    gradient, weights, rng = flat.grad.copy(), flat.data.copy(), np.random.default_rng(4)
 
     def loss_at(step, direction):
         flat.data[...] = weights + step * direction
@@ -85,6 +87,7 @@ def check_model(loss, flat):
     for name, where in {"all parameters": slice(None), **flat.slices}.items():
         direction = np.zeros_like(weights)
         direction[where] = rng.normal(size=direction[where].shape)
+        h = LENGTH / np.linalg.norm(direction)
         analytic, numeric = gradient @ direction, (loss_at(h, direction) - loss_at(-h, direction)) / (2 * h)
         if not abs(analytic - numeric) <= max(TOLERANCE * abs(analytic), 1e-9):
             raise WrongGradient(f"{name}: {analytic:.10g} by the backward pass, {numeric:.10g} by central differences")
