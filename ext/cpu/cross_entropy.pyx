@@ -9,8 +9,8 @@ from vectorised cimport exponentials, largest, sum_of_exponentials
 def cross_entropy_forward(logits, targets, *, ignore_index=-1, total=None):
     V = logits.shape[logits.ndim - 1]
     t = targets.reshape(-1).astype(np.int64, copy=False)
-    if ignore_index != -1:
-        t = np.where(t == ignore_index, -1, t)                          # from here on -1 marks what does not count
+    if ignore_index != -1:                                              # from here on -1 marks what does not count
+        t = np.where(t == ignore_index, -1, t)
     total = float(max(np.count_nonzero(t >= 0), 1) if total is None else total)
     l = np.empty(len(t), logits.dtype)
     if logits.dtype == np.float32:

@@ -186,7 +186,7 @@ cdef inline void backward_head(const Heads *of, Py_ssize_t b, Py_ssize_t h, cons
             panels(group, D, seen, dx + i, 1, COLUMNS, ks, panel * S, dq + t * row, row, False, nothing)        # (7)
             i += group
         seen = visible(t0 + rows - 1, T, S, of.causal)
-        if t0 > 0:
+        if t0 > 0:                                                          # the first block writes, later ones add
             begin_with_zeros(dk, dv, begun, seen, D, row)
         s = 0
         while s < seen:
@@ -199,12 +199,12 @@ cdef inline void backward_head(const Heads *of, Py_ssize_t b, Py_ssize_t h, cons
             s += STRIP
         begun = seen
         t0 += COLUMNS
-    begin_with_zeros(dk, dv, begun, S, D, row)                              # keys that no query has seen
+    begin_with_zeros(dk, dv, begun, S, D, row)                              # where there are no queries
 
 
 cdef inline void begin_with_zeros(floating *dk, floating *dv, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t D,
                                   Py_ssize_t row) noexcept nogil:
-    """For the keys begin ... end."""
+    """Zeros in dk and dv of the keys begin ... end, to which no block has come yet."""
     cdef Py_ssize_t s, i
     for s in range(begin, end):
         for i in range(D):

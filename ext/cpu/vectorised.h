@@ -17,8 +17,8 @@
  *
  * power_of_two_within is for an exponent that was limited to -127 ... 127 beforehand, and exp_within for -88 ... 88: by loops
  * of their own, one a limit, since gcc would make cases again; and a short loop, of 16 numbers, vectorises only so. */
-#define ROUNDING 12583039.0f                        /* 1.5 * 2^23 + 127; as bits: */
-#define BITS_OF_0 0x4B40007F                        /* what becomes of an n of 0 */
+#define ROUNDING 12583039.0f                        /* 1.5 * 2^23 + 127 */
+#define BITS_OF_0 0x4B40007F                        /* its bits: what an n of 0 becomes */
 
 static inline float limited_float(float x) { return x < -88.0f ? -88.0f : x; }
 
